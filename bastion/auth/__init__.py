@@ -1,0 +1,1 @@
+"""Who are you? Credentials in, an Identity or a Refusal out."""

@@ -1,0 +1,1 @@
+"""The command line: bastion serve, check-config, keys, users, sessions, db, play."""

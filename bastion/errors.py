@@ -1,0 +1,67 @@
+"""What can go wrong, and who may know: a refusal carries a text for the user, a text for the log, a reason code."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why something was refused or ended: the code in the audit log. Users read sentences instead."""
+
+    # who are you?
+    WRONG_CREDENTIALS = "wrong_credentials"
+    UNKNOWN_USER = "unknown_user"
+    EMPTY_PASSWORD = "empty_password"  # noqa: S105 - a code, not a secret
+    USER_DISABLED = "user_disabled"
+    MALFORMED_USER_NAME = "malformed_user_name"
+    KEY_NOT_ALLOWED = "key_not_allowed"
+    TOO_MANY_TRIES = "too_many_tries"
+    LOGIN_TIMEOUT = "login_timeout"
+    AUTH_UNAVAILABLE = "auth_unavailable"
+    # which container, and may you enter?
+    MALFORMED_ADDRESS = "malformed_address"
+    NO_SUCH_CONTAINER = "no_such_container"
+    NOT_OWNER = "not_owner"
+    AMBIGUOUS_ADDRESS = "ambiguous_address"
+    CONTAINER_NOT_RUNNING = "container_not_running"
+    CONTAINER_PAUSED = "container_paused"
+    PROTECTED_CONTAINER = "protected_container"
+    OWNERSHIP_UNAVAILABLE = "ownership_unavailable"
+    # can it be run?
+    NO_SHELL = "no_shell"
+    ENGINE_UNAVAILABLE = "engine_unavailable"
+    ENGINE_ERROR = "engine_error"
+    NOT_ALLOWED = "not_allowed"
+    TOO_MANY_SESSIONS = "too_many_sessions"
+    MALFORMED_REQUEST = "malformed_request"
+    # can it be recorded?
+    RECORDING_FAILED = "recording_failed"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
+    SHUTTING_DOWN = "shutting_down"
+
+
+class BastionError(Exception):
+    """Any failure that this package reports on purpose."""
+
+
+class ConfigError(BastionError):
+    """The configuration can not be used; `problems` has one readable line for each thing that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Refusal(BastionError):
+    """Something that was asked for is not done.
+
+    `user_text` is a sentence that tells the user no more than they may know; `log_text` says it all.
+    """
+
+    def __init__(self, reason: Reason, user_text: str, log_text: str = "") -> None:
+        super().__init__(log_text or user_text)
+        self.reason = reason
+        self.user_text = user_text
+        self.log_text = log_text or user_text
+
+
+class Unavailable(Refusal):
+    """Not a no: a server that has to be asked did not answer. Never to be mistaken for a wrong password."""

@@ -1,0 +1,83 @@
+"""Frozen facts that the rooms hand to each other. No logic."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who authenticated."""
+
+    user: str
+    method: str  # how: "local-password", "local-publickey", "ldap", ...
+    groups: frozenset[str] = frozenset()
+    claims: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """`[cluster/]app[.proc[.instance]]`; a part that is None was left out and fits any."""
+
+    app: str
+    proc: str | None = None
+    instance: int | None = None
+    cluster: str | None = None
+
+    def __str__(self) -> str:
+        parts = [self.app]
+        if self.proc is not None:
+            parts.append(self.proc)
+        if self.instance is not None:
+            parts.append(str(self.instance))
+        return (f"{self.cluster}/" if self.cluster else "") + ".".join(parts)
+
+
+class ContainerState(StrEnum):
+    """State.Status of the Docker API's ContainerInspect, as far as a session cares."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"  # created, exited, dead, restarting, removing
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """What an address resolves to. `address` is complete: app, proc, instance (and cluster where one is set)."""
+
+    engine: str  # name of the engine in the configuration
+    id: str
+    name: str
+    image: str
+    labels: Mapping[str, str]
+    state: ContainerState
+    address: Address
+    protected: bool = False  # the bastion's own containers: never entered
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """What pty-req says (RFC 4254 section 6.2); the size in characters."""
+
+    term: str
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """May this identity enter this container? `rule` names what decided, for the audit log."""
+
+    allowed: bool
+    rule: str
+
+
+class Stream(StrEnum):
+    """The byte streams of a session; values are their asciicast event codes."""
+
+    INPUT = "i"
+    OUTPUT = "o"
+    ERROR = "e"
+
+
+Chunk = tuple[Stream, bytes]

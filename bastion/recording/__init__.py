@@ -1,0 +1,1 @@
+"""What was seen? asciicast v2 files, written before the bytes are passed on."""

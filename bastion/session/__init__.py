@@ -1,0 +1,1 @@
+"""The story of one program: resolve, authorise, record, exec, bridge, close."""

@@ -1,0 +1,1 @@
+"""The SSH server: the only room that imports asyncssh."""

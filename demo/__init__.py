@@ -1,0 +1,1 @@
+"""What `make demo` runs, and images that are made without any registry."""

@@ -1,0 +1,26 @@
+"""Servers that are shared by all tests of a run."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.engine import Engine, docker_engine
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    """A short path (a unix socket's has at most 107 bytes), gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="bt-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def engine(servers_folder: Path) -> Iterator[Engine]:
+    folder = servers_folder / "engine"
+    folder.mkdir()
+    with docker_engine(folder) as started:
+        yield started

@@ -1,0 +1,154 @@
+"""A Docker engine of the tests' own, and containers in it."""
+
+import contextlib
+import itertools
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import docker
+from docker.models.containers import Container
+
+from demo.images import busybox_tar, import_tree
+from tests.servers.process import accepts_unix, running, wait_until
+
+CACHE = Path(os.environ.get("BASTION_TEST_CACHE", Path(__file__).parents[2] / ".cache"))
+BUSYBOX = "bastion-test/busybox:1"  # busybox only: sh, no bash
+NO_SHELL = "bastion-test/noshell:1"  # /bin/sleep and nothing else
+DEBIAN = "bastion-test/debian:1"  # bash, vim, procps, sudo
+_numbers = itertools.count(1)
+
+
+def debian_tar() -> Path:
+    """A Debian tree with bash, vim, procps and sudo, made by debootstrap once (half a minute) and cached."""
+    tar = CACHE / "debian-1.tar"
+    if not tar.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            tree = Path(folder, "tree")
+            subprocess.run(
+                [
+                    "debootstrap",
+                    "--variant=minbase",
+                    "--include=vim-tiny,procps,sudo,less",
+                    "bookworm",
+                    str(tree),
+                ],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            (tree / "etc/sudoers.d/anyone").write_text("ALL ALL=(ALL) NOPASSWD: ALL\n")
+            unfinished = Path(folder, "tar")
+            subprocess.run(
+                [
+                    "tar",
+                    "-C",
+                    str(tree),
+                    "--exclude=./var/cache/apt/*",
+                    "--exclude=./dev/*",
+                    "-cf",
+                    str(unfinished),
+                    ".",
+                ],
+                check=True,
+            )
+            unfinished.rename(tar)
+    return tar
+
+
+@dataclass
+class Engine:
+    """A running dockerd; `url` is its unix socket."""
+
+    url: str
+    folder: Path
+    client: docker.DockerClient
+    process: subprocess.Popen[bytes]
+    started: list[Container] = field(default_factory=list)
+
+    def run(
+        self,
+        image: str = BUSYBOX,
+        *,
+        name: str | None = None,
+        labels: dict[str, str] | None = None,
+        command: str = "sleep 1000000",
+        **kwargs: object,
+    ) -> Container:
+        """A running container; `sleep` ends at once on SIGKILL, and nothing waits for its grace period."""
+        container = self.client.containers.run(
+            image,
+            command,
+            detach=True,
+            name=name or f"test-{os.getpid()}-{next(_numbers)}",
+            labels=labels or {},
+            network_mode="none",
+            stop_signal="SIGKILL",
+            **kwargs,
+        )
+        self.started.append(container)
+        return container
+
+    def app(
+        self,
+        app: str,
+        proc: str = "worker",
+        instance: int = 1,
+        *,
+        owners: str = "alice",
+        image: str = BUSYBOX,
+        **kwargs: object,
+    ) -> Container:
+        """A running container labelled `bastion.*`."""
+        labels = {
+            "bastion.app": app,
+            "bastion.proc": proc,
+            "bastion.instance": str(instance),
+            "bastion.owners": owners,
+        }
+        labels |= kwargs.pop("labels", {})  # type: ignore[arg-type]
+        return self.run(image, labels=labels, **kwargs)
+
+    def processes(self, container: Container) -> list[str]:
+        """The command lines of what runs in `container` (ContainerTop), its main process among them."""
+        return [row[-1] for row in container.top(ps_args="-eo pid,args")["Processes"]]
+
+
+@contextlib.contextmanager
+def docker_engine(folder: Path) -> Iterator[Engine]:
+    """A dockerd without any network, so that it never touches the machine's own; takes about a second."""
+    assert os.geteuid() == 0, "the tests start a Docker engine of their own, which needs root: sudo make test"
+    socket = folder / "docker.sock"
+    command = [
+        "dockerd",
+        "--data-root",
+        f"{folder}/data",
+        "--exec-root",
+        f"{folder}/exec",
+        "-H",
+        f"unix://{socket}",
+        "--pidfile",
+        f"{folder}/pid",
+        "--bridge=none",
+        "--iptables=false",
+        "--ip-forward=false",
+        "--ip-masq=false",
+    ]
+    with running(command, folder / "dockerd.log") as process:
+        wait_until(lambda: accepts_unix(socket) or process.poll() is not None, "dockerd answers")
+        client = docker.DockerClient(base_url=f"unix://{socket}", timeout=60)
+        try:
+            client.ping()
+            import_tree(client, busybox_tar(), BUSYBOX)
+            import_tree(client, busybox_tar(("sleep",)), NO_SHELL)
+            import_tree(client, debian_tar(), DEBIAN)
+            engine = Engine(f"unix://{socket}", folder, client, process)
+            yield engine
+            for container in engine.started:
+                with contextlib.suppress(docker.errors.APIError):
+                    container.remove(force=True)
+        finally:
+            client.close()
