@@ -42,7 +42,7 @@ def _tar(applets: tuple[str, ...]) -> bytes:
         tar.add(BUSYBOX, "bin/busybox", filter=_as_root)
         for name in applets:
             link = tarfile.TarInfo(f"bin/{name}")
-            link.type, link.linkname = tarfile.LNKTYPE, "bin/busybox"
+            link.type, link.linkname, link.mode = tarfile.LNKTYPE, "bin/busybox", 0o755
             tar.addfile(link)
         for path, text in (
             ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home:/bin/sh\n"),
