@@ -3,6 +3,11 @@
 from enum import StrEnum
 
 
+def printable(text: str) -> str:
+    """`text` on one line and without anything that a terminal would obey: the rest as Python's escapes."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 class Reason(StrEnum):
     """Why something was refused or ended: the code in the audit log. Users read sentences instead."""
 

@@ -1,1 +1,52 @@
 """The command line: bastion serve, check-config, keys, users, sessions, db, play."""
+
+import importlib.metadata
+import sys
+from typing import Annotated
+
+import typer
+
+from bastion.cli import keys
+from bastion.cli.check_config import check_config
+from bastion.cli.serve import serve
+from bastion.errors import BastionError, printable
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a traceback with the values of variables could show secrets
+)
+app.command()(serve)
+app.command()(check_config)
+app.add_typer(keys.app, name="keys")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"bastion {importlib.metadata.version('bastion')}")
+
+
+def _version_option(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def bastion(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version_option, is_eager=True)
+    ] = False,
+) -> None:
+    """An SSH bastion in front of containers: ssh alice+web.worker.1@bastion"""
+
+
+def main() -> None:
+    """Run the command line; what went wrong on purpose is a sentence on stderr and status 1, no traceback."""
+    try:
+        app(prog_name="bastion")
+    except BastionError as error:
+        for line in str(error).split("\n"):
+            typer.echo(printable(line), err=True)
+        sys.exit(1)

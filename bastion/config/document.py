@@ -5,16 +5,11 @@ from pathlib import Path
 
 import yaml
 
-from bastion.errors import ConfigError
+from bastion.errors import ConfigError, printable
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 30
 TAG = "tag:yaml.org,2002:"
-
-
-def shown(text: str) -> str:
-    """`text` without anything that a terminal would obey."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class _Composer(yaml.SafeLoader):
@@ -69,7 +64,7 @@ def _text(path: Path, file: str) -> str:
 
 def compose(path: Path) -> yaml.MappingNode:
     """The file's one mapping. Raises ConfigError."""
-    file = shown(str(path))
+    file = printable(str(path))
     text = _text(path, file)
     try:
         root = _Composer(text).get_single_node()
@@ -104,7 +99,7 @@ def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
         return "found ': ' where no option can be; check the indentation, or put the value in quotes"
     if problem.startswith("but found another document"):
         return "found a second document after '---'; one is right"
-    return f"found what is not YAML: {shown(problem)}"
+    return f"found what is not YAML: {printable(problem)}"
 
 
 def kind_of(node: yaml.Node) -> str:

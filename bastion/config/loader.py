@@ -14,9 +14,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import yaml
 from pydantic import SecretStr, ValidationError
 
-from bastion.config.document import MAX_DEPTH, TAG, compose, kind_of, shown
+from bastion.config.document import MAX_DEPTH, TAG, compose, kind_of
 from bastion.config.sections import Config, Section
-from bastion.errors import ConfigError
+from bastion.errors import ConfigError, printable
 
 MAX_SECRET_BYTES = 64 * 1024
 MAX_NODES = 20_000  # after aliases are followed: what a "billion laughs" file multiplies
@@ -51,7 +51,7 @@ def load_config(path: Path) -> Config:
 
     Raises ConfigError with one line for each thing that is wrong.
     """
-    file = shown(str(path))
+    file = printable(str(path))
     root = compose(path)
     folder = Path(os.path.abspath(path)).parent  # noqa: PTH100 - resolve() would follow a symlink to another folder
     reader = _Reader(file, folder)
@@ -231,15 +231,17 @@ class _Reader:
             with file.open("rb") as stream:
                 data = stream.read(MAX_SECRET_BYTES + 1)
             if len(data) > MAX_SECRET_BYTES:
-                raise ValueError(f"{shown(str(file))} has more than {MAX_SECRET_BYTES // 1024} KiB; a secret is right")
+                raise ValueError(
+                    f"{printable(str(file))} has more than {MAX_SECRET_BYTES // 1024} KiB; a secret is right"
+                )
             secret = data.decode()
         except OSError as error:
-            raise ValueError(f"{shown(str(file))} can not be read: {error.strerror}") from None
+            raise ValueError(f"{printable(str(file))} can not be read: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise ValueError(f"{shown(str(file))} is not UTF-8; text is right") from None
+            raise ValueError(f"{printable(str(file))} is not UTF-8; text is right") from None
         secret = secret.removesuffix("\n").removesuffix("\r")
         if not secret:
-            raise ValueError(f"{shown(str(file))} is empty; the secret is right")
+            raise ValueError(f"{printable(str(file))} is empty; the secret is right")
         return secret
 
     def _unreadable(self, path: OptionPath, text: str) -> object:
@@ -264,7 +266,7 @@ class _Reader:
             path, text = location, "is missing; it has no default"
         elif kind == "value_error":
             scalar = isinstance(self._nodes[path], yaml.ScalarNode)
-            text = f"{self._found(path) if scalar else ''}{shown(str(context['error']))}"
+            text = f"{self._found(path) if scalar else ''}{printable(str(context['error']))}"
         else:
             text = f"{self._found(path)}{_RIGHT[kind].format(**context) if kind in _RIGHT else message}"
         line = next(self._lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self._lines)

@@ -1,0 +1,72 @@
+"""bastion check-config: everything about the configuration that can be known without serving."""
+
+import os
+from pathlib import Path
+
+import typer
+from sqlalchemy.engine import make_url
+
+from bastion.cli.options import CONFIG_FILE, ConfigFile
+from bastion.config import Config, load_config
+from bastion.errors import ConfigError, printable
+from bastion.ssh import host_keys
+
+
+def check_config(config: ConfigFile = CONFIG_FILE) -> None:
+    """Check the configuration without serving.
+
+    Prints every problem at once and ends with status 1; where there is none, what the bastion would do, and 0.
+    """
+    loaded = load_config(config)
+    problems = _not_writable(loaded)
+    try:
+        keys = host_keys.load(loaded.ssh.host_keys)
+    except ConfigError as error:
+        raise ConfigError(error.problems + problems) from None
+    if problems:
+        raise ConfigError(problems)
+    rows = [("listen", address) for address in loaded.ssh.listen]
+    rows += [("host key", f"{key.get_algorithm()} {key.get_fingerprint()}") for key in keys]
+    rows += _methods(loaded)
+    for engine in loaded.engines:
+        cluster = f", cluster {engine.cluster}" if engine.cluster else ""
+        rows.append(("engine", f"{engine.name}{cluster}: {engine.url}{' with TLS' if engine.tls else ''}"))
+    rows.append(("recordings", f"{loaded.recording.folder} (writable), {loaded.recording.mode}"))
+    rows.append(("database", make_url(loaded.database.url.get_secret_value()).render_as_string(hide_password=True)))
+    if loaded.audit.file is not None:
+        rows.append(("audit log", str(loaded.audit.file)))
+    if loaded.audit.stdout:
+        rows.append(("audit log", "standard output"))
+    for label, text in rows:
+        typer.echo(f"{label:<12}{printable(text)}")
+
+
+def _methods(config: Config) -> list[tuple[str, str]]:
+    rows = []
+    if config.auth.local is not None:
+        users = "" if os.access(config.auth.local.file, os.F_OK) else " (does not exist yet: bastion users add)"
+        rows.append(("sign in", f"local users of {config.auth.local.file}{users}"))
+    if config.auth.ldap is not None:
+        rows.append(("sign in", f"LDAP at {', '.join(config.auth.ldap.servers)}"))
+    return rows
+
+
+def _not_writable(config: Config) -> list[str]:
+    """A line for each folder in which the bastion could not make its files."""
+    folders = {"recording.folder": config.recording.folder}
+    if config.audit.file is not None:
+        folders["audit.file"] = config.audit.file.parent
+    url = make_url(config.database.url.get_secret_value())
+    if url.get_backend_name() == "sqlite" and url.database:
+        folders["database.url"] = Path(url.database).parent
+    return [
+        f"{option}: nothing can be made in {folder}; a folder that this user may write to is right"
+        for option, folder in folders.items()
+        if not _writable(folder)
+    ]
+
+
+def _writable(folder: Path) -> bool:
+    """True also of a folder that is not there yet and can be made."""
+    existing = next(one for one in (folder, *folder.parents) if os.access(one, os.F_OK))
+    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
