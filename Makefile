@@ -1,20 +1,37 @@
-# The two commands: make demo, make test. `make check` and `make bench` are for developers.
-PYTHON ?= python3
+# The two commands are `make demo` and `make test`; `make` lists them all.
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: check test
+.PHONY: help demo demo-down test check bench
 
-$(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev,test]'
-	touch $@
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-check: $(VENV)/installed
+demo: $(VENV)/installed-demo  ## a bastion on 127.0.0.1:2222 (BASTION_PORT) in front of demo containers, until ctrl-C
+	@$(BIN)/python -m demo up
+
+demo-down:  ## stop the demo and remove all that it made, also after a crash
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo down; else echo "There is no demo here."; fi
+
+test: $(VENV)/installed  ## install what the tests need and run them all; as root, for an engine of their own
+	@tests/servers/install.sh
+	$(BIN)/pytest
+
+check: $(VENV)/installed  ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: $(VENV)/installed
-	$(BIN)/pytest
+bench: $(VENV)/installed  ## speed and memory beside OpenSSH's sshd with ForceCommand docker exec
+	@tests/servers/install.sh
+	$(BIN)/python -m tests.bench
+
+# What a developer's environment holds includes what the demo needs.
+$(VENV)/installed-demo: pyproject.toml
+	@[ $(VENV)/installed -nt $< ] || demo/venv.sh $(VENV) .
+	@touch $@
+
+$(VENV)/installed: pyproject.toml
+	@demo/venv.sh $(VENV) '.[dev,test]'
+	@touch $@
