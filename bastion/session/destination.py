@@ -1,0 +1,41 @@
+"""Resolve and authorise: from what the user asked for to the one container that they may enter."""
+
+from collections.abc import Iterable, Sequence
+
+from bastion import config
+from bastion.access.ownership import decide
+from bastion.errors import Reason, Refusal
+from bastion.model import Address, Container, ContainerState, Decision, Identity
+
+Owned = list[tuple[Container, Decision]]
+
+
+def owned(identity: Identity, candidates: Iterable[Container], access: config.Access) -> Owned:
+    """Those of `candidates` that this identity may enter, each with what decided it."""
+    decided = ((container, decide(identity, container, access)) for container in candidates)
+    return [(container, decision) for container, decision in decided if decision.allowed]
+
+
+def none_fits(identity: Identity, address: Address | None, candidates: Sequence[Container]) -> Refusal:
+    """The user reads the same words for a container that does not exist and one that they do not own."""
+    if address is None:
+        text = "There is no container here that you may enter."
+    else:
+        text = f"There is no container {address} that you may enter."
+    if not candidates:
+        return Refusal(Reason.NO_SUCH_CONTAINER, text, f"no container fits {address}")
+    names = ", ".join(str(container.address) for container in candidates[:5])
+    if all(container.protected for container in candidates):
+        return Refusal(Reason.PROTECTED_CONTAINER, text, f"{names}: the bastion's own, never entered")
+    return Refusal(Reason.NOT_OWNER, text, f"{identity.user} does not own {names}")
+
+
+def running(fitting: Owned, address: Address | None) -> Owned:
+    """Those that can be entered now; a Refusal says why where there is none."""
+    ready = [(container, decision) for container, decision in fitting if container.state is ContainerState.RUNNING]
+    if ready:
+        return ready
+    which = "Each container that you may enter" if address is None else f"The container {address}"
+    if any(container.state is ContainerState.PAUSED for container, _ in fitting):
+        raise Refusal(Reason.CONTAINER_PAUSED, f"{which} is paused; try again when it runs.")
+    raise Refusal(Reason.CONTAINER_NOT_RUNNING, f"{which} is not running.")

@@ -1,0 +1,296 @@
+"""One program run on a channel: resolve, authorise, record, exec, bridge, close."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Awaitable
+from dataclasses import replace
+
+from bastion.audit.events import Event
+from bastion.audit.log import BoundLog
+from bastion.containers.exec import Exec, ExecSpec, start
+from bastion.containers.shell import command_argv, shell_argv
+from bastion.errors import Reason, Refusal
+from bastion.model import Container, ContainerState, Decision, Stream, Terminal
+from bastion.recording.recorder import Recorder, Summary
+from bastion.session.bridge import Bridge
+from bastion.session.client import Client, Request
+from bastion.session.destination import none_fits, owned, running
+from bastion.session.inbox import Inbox
+from bastion.session.outcome import Outcome, Status, ended, refused
+from bastion.session.picker import listing, pick
+from bastion.session.rooms import Rooms
+
+_logger = logging.getLogger(__name__)
+
+STOP_GRACE = 1.0  # seconds that a stopped container's last output and exit status may take
+COUNT_LIMIT = 10.0  # seconds that counting what a program left behind may take
+FAREWELL_LIMIT = 2.0  # seconds that writing the last sentence to the recording may take
+
+
+class Session:
+    """Made for one shell or exec request; `run()` tells its story from beginning to end and raises nothing.
+
+    The channel calls `inbox.feed`, `resize`, `signal` and `client_gone`, from the first moment on.
+    """
+
+    def __init__(self, request: Request, client: Client, rooms: Rooms, log: BoundLog) -> None:
+        self.id = secrets.token_hex(8)
+        self.inbox = Inbox(client.pause_reading, client.resume_reading)
+        self._request = request
+        self._client = client
+        self._rooms = rooms
+        self._log = log.bind(session_id=self.id)
+        self._terminal = request.terminal
+        self._resized = asyncio.Event()
+        self._cut: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._stopped = asyncio.Event()
+        self._sent_signals: set[str] = set()
+        self._starting: asyncio.Task[Exec] | None = None
+        self._container: Container | None = None
+        self._recorder: Recorder | None = None
+        self._bridge: Bridge | None = None
+        self._row_begun = False
+        self._began = time.monotonic()
+
+    def resize(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._resized.set()
+        if self._bridge is not None:
+            self._bridge.resize(terminal)
+
+    def signal(self, name: str) -> None:
+        if self._bridge is not None:
+            self._sent_signals.add(name)
+            self._bridge.signal(name)
+
+    def client_gone(self) -> None:
+        self.cut(Outcome(Status.DISCONNECTED))
+
+    def cut(self, outcome: Outcome) -> None:
+        """End the session now, whatever it is doing; the first word stands."""
+        if not self._cut.done():
+            self._cut.set_result(outcome)
+
+    async def run(self) -> None:
+        outcome = await self._until_over()
+        try:
+            await self._close(outcome)
+        except Exception:
+            _logger.exception("session %s could not be closed", self.id)
+
+    async def _until_over(self) -> Outcome:
+        story = asyncio.create_task(self._story())
+        await asyncio.wait({story, self._cut}, return_when=asyncio.FIRST_COMPLETED)
+        if not story.done():
+            story.cancel()
+            await asyncio.wait({story})
+        if self._cut.done() and (story.cancelled() or story.exception() is not None):
+            return self._cut.result()
+        try:
+            return story.result()
+        except Refusal as refusal:
+            return refused(refusal, started=self._starting is not None and self._bridge is not None)
+        except ConnectionError:
+            return Outcome(Status.DISCONNECTED)
+        except Exception:
+            _logger.exception("session %s failed", self.id)
+            return Outcome(Status.FAILED, sentence="The bastion failed; this was logged.", log_text="internal error")
+
+    async def _story(self) -> Outcome:
+        container, decision = await self._resolve()
+        self._container = container
+        unsubscribe = self._rooms.directory.subscribe(container, self._container_changed)
+        try:
+            await self._record(container, decision)
+            program = await self._exec(container)
+            assert self._recorder is not None
+            self._bridge = Bridge(self._client, self.inbox, program, self._recorder)
+            if self._terminal is not None and self._resized.is_set():
+                self._bridge.resize(self._terminal)
+            await self._bridge.run()
+            code = await program.wait()
+            if code == _KILLED and not self._sent_signals:
+                # The container's death kills its programs first and is told a moment later.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopped.wait(), STOP_GRACE / 2)
+            if self._stopped.is_set():
+                return self._container_stopped()
+            return ended(code, frozenset(self._sent_signals))
+        except Refusal:
+            if self._stopped.is_set():
+                return self._container_stopped()
+            raise
+        finally:
+            unsubscribe()
+
+    async def _resolve(self) -> tuple[Container, Decision]:
+        request, directory = self._request, self._rooms.directory
+        candidates = directory.all() if request.address is None else directory.find(request.address)
+        fitting = owned(request.identity, candidates, self._rooms.access)
+        if not fitting:
+            raise none_fits(request.identity, request.address, candidates)
+        ready = running(fitting, request.address)
+        if len(ready) == 1 and request.address is not None:
+            return ready[0]
+        choices = [container for container, _ in ready]
+        if self._terminal is None or request.command is not None:
+            raise Refusal(Reason.AMBIGUOUS_ADDRESS, listing(choices), f"{len(choices)} containers fit")
+        chosen = await pick(
+            choices, self._current_terminal, self._resized, self.inbox, self._write_output, self._client.drain
+        )
+        if chosen is None:
+            raise Refusal(Reason.AMBIGUOUS_ADDRESS, "Nothing was chosen.")
+        return next(pair for pair in ready if pair[0] is chosen)
+
+    async def _record(self, container: Container, decision: Decision) -> None:
+        """Before anything runs: a row, an event, a file. What can't be recorded does not happen."""
+        request = self._request
+        self._log = self._log.bind(address=str(container.address), container_id=container.id, engine=container.engine)
+        await self._rooms.rows.begin(
+            session_id=self.id,
+            connection_id=request.connection_id,
+            user=request.identity.user,
+            source_ip=request.source_ip,
+            container=container,
+            terminal=request.terminal is not None,
+            command=request.command,
+        )
+        self._row_begun = True
+        self._recorder = await self._rooms.recordings.open(
+            self.id,
+            user=request.identity.user,
+            address=str(container.address),
+            command=request.command,
+            terminal=self._terminal,
+        )
+        await self._log.emit(
+            Event.SESSION_START,
+            rule=decision.rule,
+            command=request.command,
+            terminal=request.terminal is not None,
+            recording=str(self._recorder.path),
+        )
+
+    async def _exec(self, container: Container) -> Exec:
+        request = self._request
+        argv = shell_argv(container.labels) if request.command is None else command_argv(request.command)
+        spec = ExecSpec(
+            argv=argv,
+            env=request.env,
+            terminal=self._terminal,
+            user=container.labels.get("bastion.user"),
+            workdir=container.labels.get("bastion.workdir"),
+            session_id=self.id,
+        )
+        self._resized.clear()
+        self._starting = asyncio.create_task(start(self._rooms.engines[container.engine], container, spec))
+        # Shielded: an exec that is being started when the client leaves must be known, to be ended.
+        return await asyncio.shield(self._starting)
+
+    def _container_changed(self, state: ContainerState) -> None:
+        if state is ContainerState.STOPPED:
+            self._stopped.set()
+            asyncio.get_running_loop().call_later(STOP_GRACE, lambda: self.cut(self._container_stopped()))
+
+    def _container_stopped(self) -> Outcome:
+        assert self._container is not None
+        return Outcome(
+            Status.STOPPED,
+            reason=Reason.CONTAINER_NOT_RUNNING,
+            sentence=f"The container {self._container.address} stopped.",
+        )
+
+    def _current_terminal(self) -> Terminal:
+        assert self._terminal is not None
+        return self._terminal
+
+    def _write_output(self, data: bytes) -> None:
+        self._client.write((Stream.OUTPUT, data))
+
+    async def _close(self, outcome: Outcome) -> None:
+        await self._say_farewell(outcome)
+        left_behind = await self._end_program(outcome)
+        summary = await self._close_recording()
+        if self._row_begun:
+            await self._log_end(outcome, left_behind, summary)
+            await self._rooms.rows.end(self.id, outcome.status)
+        elif outcome.reason is not None:
+            await self._logged(self._log.emit(Event.ACCESS_DENIED, reason=outcome.reason, detail=outcome.log_text))
+
+    async def _say_farewell(self, outcome: Outcome) -> None:
+        if outcome.sentence:
+            text = _lines(outcome.sentence, terminal=self._request.terminal is not None)
+            # With a terminal there is one stream, and some clients show extended data nowhere.
+            stream = Stream.ERROR if self._request.terminal is None else Stream.OUTPUT
+            chunk = (stream, text.encode())
+            if self._recorder is not None and outcome.reason is not Reason.RECORDING_FAILED:
+                with contextlib.suppress(Refusal, TimeoutError):
+                    await asyncio.wait_for(self._recorder.write([chunk]), FAREWELL_LIMIT)
+            self._client.write(chunk)
+        if outcome.exit_signal is not None:
+            self._client.exit_signal(outcome.exit_signal)
+        else:
+            self._client.exit(outcome.exit_status)
+
+    async def _end_program(self, outcome: Outcome) -> int | None:
+        """Hang up what runs; after a clean end count what was left behind on purpose. None: not known."""
+        if self._starting is None:
+            return None
+        await asyncio.wait({self._starting})
+        if self._starting.exception() is not None:
+            return None  # start() itself leaves nothing
+        program = self._starting.result()
+        try:
+            if not outcome.clean:
+                self._rooms.reaper.terminate(program)
+                return None
+            return await asyncio.wait_for(program.left_behind(), COUNT_LIMIT)
+        except (Refusal, TimeoutError):
+            return None
+        finally:
+            await program.close()
+
+    async def _close_recording(self) -> Summary | None:
+        if self._recorder is None:
+            return None
+        try:
+            return await self._recorder.close()
+        except Refusal as refusal:
+            await self._logged(self._log.emit(Event.RECORDING_FAILED, reason=refusal.reason, detail=refusal.log_text))
+            return None
+
+    async def _log_end(self, outcome: Outcome, left_behind: int | None, summary: Summary | None) -> None:
+        if outcome.reason is Reason.RECORDING_FAILED or (self._recorder is not None and self._recorder.failure):
+            detail = outcome.log_text or (self._recorder.failure if self._recorder else None)
+            await self._logged(self._log.emit(Event.RECORDING_FAILED, reason=Reason.RECORDING_FAILED, detail=detail))
+        await self._logged(
+            self._log.emit(
+                Event.SESSION_END,
+                status=outcome.status,
+                exit_status=outcome.exit_status,
+                exit_signal=outcome.exit_signal,
+                reason=outcome.reason,
+                detail=outcome.log_text or None,
+                seconds=round(time.monotonic() - self._began, 3),
+                left_behind=left_behind,
+                streams=summary.streams if summary is not None else None,
+            )
+        )
+
+    async def _logged(self, emitted: Awaitable[None]) -> None:
+        """What is over can't be refused any more: the log's own failure goes to the operator."""
+        try:
+            await emitted
+        except Refusal as refusal:
+            _logger.error("session %s: %s", self.id, refusal.log_text)
+
+
+_KILLED = 128 + 9
+
+
+def _lines(sentence: str, *, terminal: bool) -> str:
+    text = sentence.rstrip("\n") + "\n"
+    return text.replace("\n", "\r\n") if terminal else text

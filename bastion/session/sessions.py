@@ -1,0 +1,50 @@
+"""All sessions that run: started here, known here, and ended here at shutdown."""
+
+import asyncio
+
+from bastion.audit.log import BoundLog
+from bastion.errors import Reason
+from bastion.session.client import Client, Request
+from bastion.session.outcome import Outcome, Status
+from bastion.session.rooms import Rooms
+from bastion.session.session import Session
+
+
+class Sessions:
+    """Owns a task for each session, until its end is logged."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._tasks: dict[asyncio.Task[None], Session] = {}
+        self._closing = False
+
+    @property
+    def live_ids(self) -> set[str]:
+        """Whose processes are to be left alone by a sweep."""
+        return {session.id for session in self._tasks.values()}
+
+    def start(self, request: Request, client: Client, log: BoundLog) -> Session:
+        session = Session(request, client, self._rooms, log)
+        if self._closing:
+            session.cut(_SHUTTING_DOWN)
+        task = asyncio.create_task(session.run(), name=f"session {session.id}")
+        self._tasks[task] = session
+        task.add_done_callback(self._tasks.pop)
+        return session
+
+    async def close(self, grace: float) -> None:
+        """End them all with a sentence; after `grace` seconds without waiting for their last words."""
+        self._closing = True
+        for session in self._tasks.values():
+            session.cut(_SHUTTING_DOWN)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=grace)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+
+
+_SHUTTING_DOWN = Outcome(
+    Status.CUT, reason=Reason.SHUTTING_DOWN, sentence="The bastion is shutting down; please connect again later."
+)

@@ -1,0 +1,257 @@
+"""One SSH connection: its limits, who authenticates on it, and what may be opened."""
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+import asyncssh
+
+from bastion.access.address import parse_user_name
+from bastion.audit.events import Event
+from bastion.errors import Reason, Refusal, Unavailable
+from bastion.model import Identity, Terminal
+from bastion.session.client import Request
+from bastion.session.session import Session
+from bastion.ssh import environment
+from bastion.ssh.channel import Channel, ServerChannel
+
+if TYPE_CHECKING:
+    from bastion.ssh.listener import Listener
+
+WINDOW = 1 << 20  # bytes a client may send before they are taken, for each channel
+_NO_FORWARDING = "port forwarding is not possible through this bastion"
+
+
+class Connection(asyncssh.SSHServer):
+    """asyncssh's callbacks for one connection. `writable` is clear while the client takes nothing."""
+
+    def __init__(self, listener: "Listener") -> None:
+        self.id = secrets.token_hex(8)
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self._listener = listener
+        self._log = listener.log.bind(connection_id=self.id)
+        self._began = time.monotonic()
+        self._conn: asyncssh.SSHServerConnection | None = None
+        self._source_ip = ""
+        self._user_name: str | None = None  # as the client sent it, address and all
+        self._user = ""
+        self._tries = 0
+        self._key_queries = 0
+        self._identity: Identity | None = None
+        self._authenticated = False
+        self._channels: set[Channel] = set()
+
+    @property
+    def authenticated(self) -> bool:
+        return self._authenticated
+
+    # The transport.
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._conn = conn
+        if not self._listener.admit(self):
+            conn.abort()
+            return
+        self._source_ip, source_port = conn.get_extra_info("peername")[:2]
+        self._log = self._log.bind(source_ip=self._source_ip, source_port=source_port)
+        # asyncssh ignores the transport's flow control; a client with a huge window would fill the memory.
+        conn.pause_writing = self.writable.clear  # type: ignore[method-assign]
+        conn.resume_writing = self.writable.set  # type: ignore[method-assign]
+        self._acknowledge_quickly(conn)
+        self._listener.own(self._open())
+
+    def _acknowledge_quickly(self, conn: asyncssh.SSHServerConnection) -> None:
+        """Delayed acknowledgements cost 40 ms steps in the handshake; Linux has to be told after each read."""
+        sock: socket.socket = conn.get_extra_info("socket")
+        received = conn.data_received
+
+        def data_received(data: bytes, datatype: int | None = None) -> None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            received(data, datatype)
+
+        conn.data_received = data_received  # type: ignore[method-assign]
+
+    async def _open(self) -> None:
+        try:
+            await self._log.emit(Event.CONNECTION_OPEN)
+        except Refusal:
+            self.disconnect("sign-in is unavailable, try again")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.writable.set()
+        self._listener.forget(self)
+        if self._source_ip:
+            self._listener.own(self._close(exc))
+
+    async def _close(self, exc: Exception | None) -> None:
+        if self._user_name is not None and not self._authenticated and self._tries == 0:
+            exc = exc or ConnectionError("no way to sign in was tried")
+        detail = f"{type(exc).__name__}: {exc}" if exc is not None else None
+        with contextlib.suppress(Refusal):  # it is closed already
+            seconds = round(time.monotonic() - self._began, 3)
+            await self._log.emit(Event.CONNECTION_CLOSE, seconds=seconds, detail=detail)
+
+    def disconnect(self, sentence: str) -> None:
+        """Say why (RFC 4253 section 11.1) and close."""
+        if self._conn is not None:
+            self._conn.disconnect(asyncssh.DISC_BY_APPLICATION, sentence)
+
+    # Who are you?
+
+    def begin_auth(self, username: str) -> bool:
+        if self._user_name is not None and self._user_name != username:
+            raise asyncssh.ProtocolError("Change of username not allowed")  # as sshd has it
+        self._user_name = username
+        self._user = username.rpartition("+")[0] or username
+        self._log = self._log.bind(user=self._user)
+        if self._listener.section.banner and self._conn is not None:
+            self._conn.send_auth_banner(self._listener.section.banner)
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def password_auth_supported(self) -> bool:
+        return True
+
+    def kbdint_auth_supported(self) -> bool:
+        return False
+
+    async def validate_password(self, username: str, password: str) -> bool:
+        await self._count_try()
+        try:
+            self._identity = await self._listener.authenticator.password(self._user, password, self._source_ip)
+        except Unavailable as refusal:
+            await self._unavailable("password", refusal)
+        except Refusal as refusal:
+            await self._failed("password", refusal)
+            return False
+        return True
+
+    async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """Called for a query and again, with the key that was accepted, for the signature (RFC 4252 section 7)."""
+        self._key_queries += 1
+        if self._key_queries > 2 * self._listener.section.max_auth_tries:
+            await self._too_many_tries()
+        blob, algorithm = key.public_data, key.algorithm.decode("ascii")
+        try:
+            self._identity = await self._listener.authenticator.public_key(self._user, algorithm, blob, self._source_ip)
+        except Unavailable as refusal:
+            await self._unavailable("publickey", refusal)
+        except Refusal as refusal:
+            await self._count_try()
+            await self._failed("publickey", refusal)
+            return False
+        return True
+
+    async def auth_completed(self) -> None:
+        assert self._identity is not None
+        self._authenticated = True
+        self._listener.authenticated(self)
+        try:
+            await self._log.emit(Event.USER_LOGIN, method=self._identity.method, groups=sorted(self._identity.groups))
+        except Refusal as refusal:
+            raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, refusal.user_text) from None
+
+    async def _count_try(self) -> None:
+        self._tries += 1
+        if self._tries > self._listener.section.max_auth_tries:
+            await self._too_many_tries()
+
+    async def _too_many_tries(self) -> NoReturn:
+        refusal = Refusal(Reason.TOO_MANY_TRIES, "Too many authentication failures")
+        await self._failed("any", refusal)
+        raise asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, refusal.user_text)
+
+    async def _unavailable(self, method: str, refusal: Unavailable) -> NoReturn:
+        """Not a wrong password: the client is not to ask for another one."""
+        await self._failed(method, refusal)
+        raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, refusal.user_text)
+
+    async def _failed(self, method: str, refusal: Refusal) -> None:
+        try:
+            await self._log.emit(Event.LOGIN_FAILED, method=method, reason=refusal.reason, detail=refusal.log_text)
+        except Refusal as unlogged:
+            raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, unlogged.user_text) from None
+
+    # What may be opened?
+
+    def session_requested(self) -> tuple[asyncssh.SSHServerChannel[bytes], asyncssh.SSHServerSession[bytes]]:
+        assert self._conn is not None
+        if len(self._channels) >= self._listener.section.max_sessions:
+            self.refused(Reason.TOO_MANY_SESSIONS, f"more than {self._listener.section.max_sessions} sessions")
+            text = f"at most {self._listener.section.max_sessions} sessions on one connection"
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_RESOURCE_SHORTAGE, text)
+        channel = Channel(self)
+        self._channels.add(channel)
+        made = ServerChannel(
+            self._conn, asyncio.get_running_loop(), True, False, False, 0, 0, None, "strict", WINDOW, 32768
+        )
+        made.owner = channel
+        return made, channel
+
+    def channel_closed(self, channel: Channel) -> None:
+        self._channels.discard(channel)
+
+    def accept_env(self, name: bytes, value: bytes) -> tuple[str, str] | None:
+        return environment.accept(name, value, self._listener.section.accept_env)
+
+    def start_session(
+        self, channel: Channel, command: str | None, terminal: Terminal | None, env: dict[str, str]
+    ) -> Session:
+        """The session that runs on `channel`; raises Refusal where the address can not be understood."""
+        assert self._conn is not None
+        assert self._identity is not None
+        assert self._user_name is not None
+        assert self._authenticated
+        with contextlib.suppress(AttributeError):
+            del self._conn.data_received  # the handshake is over: no more quick acknowledgements
+        request = Request(
+            identity=self._identity,
+            address=parse_user_name(self._user_name)[1],
+            command=command,
+            terminal=terminal,
+            env=env,
+            connection_id=self.id,
+            source_ip=self._source_ip,
+        )
+        return self._listener.sessions.start(request, channel, self._log)
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> NoReturn:
+        self._refuse_forwarding(f"direct-tcpip to {dest_host}:{dest_port}")
+
+    def unix_connection_requested(self, dest_path: str) -> NoReturn:
+        self._refuse_forwarding(f"direct-streamlocal to {dest_path}")
+
+    def tun_requested(self, unit: int | None) -> NoReturn:
+        self._refuse_forwarding("tun")
+
+    def tap_requested(self, unit: int | None) -> NoReturn:
+        self._refuse_forwarding("tap")
+
+    def server_requested(self, listen_host: str, listen_port: int) -> bool:
+        self.refused(Reason.NOT_ALLOWED, f"tcpip-forward of {listen_host}:{listen_port}")
+        return False
+
+    def unix_server_requested(self, listen_path: str) -> bool:
+        self.refused(Reason.NOT_ALLOWED, f"streamlocal-forward of {listen_path}")
+        return False
+
+    def _refuse_forwarding(self, what: str) -> NoReturn:
+        self.refused(Reason.NOT_ALLOWED, what)
+        raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, _NO_FORWARDING)
+
+    def refused(self, reason: Reason, detail: str) -> None:
+        """Remember what was asked for and not done."""
+        self._listener.own(self._log_refused(reason, detail))
+
+    async def _log_refused(self, reason: Reason, detail: str) -> None:
+        try:
+            await self._log.emit(Event.ACCESS_DENIED, reason=reason, detail=detail)
+        except Refusal as unlogged:
+            self.disconnect(unlogged.user_text)
