@@ -1,8 +1,14 @@
 """Frozen facts that the rooms hand to each other. No logic."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+# An app or a process: ASCII, so that no two look alike; never `-1`, never an empty part between dots.
+NAME = re.compile(r"(?!.{129})[A-Za-z0-9_][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_][A-Za-z0-9_-]*)*")
+# An instance, written in one way only: 007 is none, and what has ten digits counts nothing.
+INSTANCE = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
