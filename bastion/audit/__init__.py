@@ -1,1 +1,1 @@
-"""What is remembered? Audit events to files and the database, and the rows of sessions."""
+"""What is remembered: the audit log (a file, standard output, the `events` table) and the rows of `sessions`."""

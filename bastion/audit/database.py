@@ -1,0 +1,162 @@
+"""The database: how to reach it, what may go wrong with it in words for people, and its migrations."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.util import CommandError
+from psycopg.errors import InsufficientPrivilege
+from sqlalchemy import Connection, Engine, Insert, Table, event, text
+from sqlalchemy import create_engine as create_sync_engine
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from bastion.audit.tables import UPDATABLE, metadata
+from bastion.config import Database
+from bastion.errors import ConfigError
+
+SQLITE, POSTGRESQL = "sqlite+aiosqlite", "postgresql+psycopg"
+SQLITE_WAIT = 5  # seconds for another process's write
+UPGRADE_WAIT = 60  # seconds for another bastion's upgrade
+POSTGRESQL_OPTIONS = {  # libpq's, where the URL does not say otherwise
+    "connect_timeout": 5,  # seconds
+    "tcp_user_timeout": 10_000,  # milliseconds until a host that vanished counts as gone
+    "application_name": "bastion",
+}
+_LOCK = 0x62617374696F6E  # "bastion", of pg_advisory_xact_lock
+
+
+def create_engine(config: Database) -> AsyncEngine:
+    """The engine that `database.url` names. It connects when it is first used. ConfigError."""
+    url = _url(config)
+    if url.drivername == POSTGRESQL:
+        return create_async_engine(url, connect_args=_options(url), pool_pre_ping=True, hide_parameters=True)
+    engine = create_async_engine(url, connect_args={"timeout": SQLITE_WAIT}, hide_parameters=True)
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)  # type: ignore[no-untyped-call]  # SQLAlchemy's
+    return engine
+
+
+def insert_new(engine: AsyncEngine, table: Table, key: str) -> Insert:
+    """An insert of rows, of which those that are there already are left alone: it may be repeated."""
+    if engine.dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing(index_elements=[key])
+    return sqlite.insert(table).on_conflict_do_nothing(index_elements=[key])
+
+
+async def upgrade(config: Database) -> None:
+    """Bring the tables to this version's; nothing is done where they are. Bastions may start at once. ConfigError."""
+    await asyncio.to_thread(_upgrade, _url(config))
+
+
+def grants(role: str) -> str:
+    """The SQL that gives a PostgreSQL role what the bastion needs at run time, and takes what is more."""
+    quote = postgresql.dialect().identifier_preparer.quote_identifier
+    name, tables = quote(role), ", ".join(quote(table) for table in metadata.tables)
+    updates = [
+        f"GRANT UPDATE ({', '.join(map(quote, columns))}) ON {quote(table)} TO {name};"
+        for table, columns in UPDATABLE.items()
+    ]
+    return "\n".join(
+        [
+            "BEGIN;",
+            f"REVOKE ALL ON {tables}, alembic_version FROM {name};",
+            f"GRANT SELECT ON alembic_version TO {name};",
+            f"GRANT SELECT, INSERT ON {tables} TO {name};",
+            *updates,
+            "COMMIT;",
+        ]
+    )
+
+
+def describe(error: BaseException) -> str:
+    """What the database or the file system says, on one line of ASCII; never the statement or a password."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig
+    return " ".join(str(error).split()).encode("unicode_escape").decode()
+
+
+def _url(config: Database) -> URL:
+    url = make_url(config.url.get_secret_value())
+    if url.drivername == SQLITE and url.database in (None, "", ":memory:"):
+        raise ConfigError([f"database.url: a database in memory forgets; {SQLITE}:///FILE is right"])
+    return url
+
+
+def _options(url: URL) -> dict[str, Any]:
+    return {name: value for name, value in POSTGRESQL_OPTIONS.items() if name not in url.query}
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _upgrade(url: URL) -> None:
+    engine = None
+    try:
+        engine = _migration_engine(url)
+        with engine.begin() as connection:
+            _lock(connection)
+            config = AlembicConfig()
+            config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except (SQLAlchemyError, OSError) as error:
+        raise ConfigError([f"database.url: {_place(url)}: {describe(error)}{_hint(error)}"]) from None
+    except CommandError as error:
+        newer = "its tables are of a newer version of bastion; install that one"
+        raise ConfigError([f"database.url: {_place(url)}: {newer} ({describe(error)})"]) from None
+    finally:
+        if engine is not None:
+            engine.dispose()
+
+
+def _migration_engine(url: URL) -> Engine:
+    """A plain engine whose transactions begin with a lock, so that all of an upgrade happens, once, or nothing."""
+    if url.drivername == POSTGRESQL:
+        return create_sync_engine(url, connect_args=_options(url), hide_parameters=True)
+    assert url.database is not None
+    # made here, since SQLite would make it readable by everybody
+    os.close(os.open(url.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    engine = create_sync_engine(
+        url.set(drivername="sqlite"), connect_args={"timeout": UPGRADE_WAIT}, hide_parameters=True
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: object) -> None:
+        _prepare_sqlite(connection, record)
+        connection.isolation_level = None  # the driver's own BEGIN would come too late
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _lock(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SET LOCAL lock_timeout = '{UPGRADE_WAIT}s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+
+
+def _place(url: URL) -> str:
+    """The database without the user's password or anything else that may be secret."""
+    if url.drivername == SQLITE:
+        return str(url.database)
+    return f"{url.username or ''}@{url.host or 'local socket'}:{url.port or 5432}/{url.database or ''}"
+
+
+def _hint(error: Exception) -> str:
+    if isinstance(getattr(error, "orig", None), InsufficientPrivilege):
+        return "; `bastion db upgrade` has to be run with the role that owns the tables"
+    return ""
