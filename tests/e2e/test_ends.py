@@ -1,0 +1,217 @@
+"""How sessions end: clients that vanish, containers that stop, a bastion that crashes. Nothing stays behind."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import asyncssh
+import pytest
+from docker.models.containers import Container
+
+from tests.e2e.terminal import on_terminal
+from tests.servers.bastion import Bastion, serving
+from tests.servers.engine import DEBIAN, Engine
+from tests.servers.process import wait_until
+
+BUSY = "alice+web.busy.1"
+
+
+def left(engine: Engine, container: Container, mark: str) -> list[str]:
+    return [line for line in engine.processes(container) if mark in line]
+
+
+def start(bastion: Bastion, login: str, command: str, *, tty: bool) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        bastion.ssh_command(login, command, options=("-tt",) if tty else ()),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+PROGRAMS = {
+    "plain": "sleep 7771",
+    "children": "sleep 7771 & sleep 7771 & wait",
+    "ignores hangup": "trap '' HUP TERM INT; while :; do sleep 7771; done",
+    "nohup": "nohup sleep 7771",
+    "pipeline": "sleep 7771 | sleep 7771 | cat",
+    "setsid": "setsid sleep 7771 & sleep 7771",
+    "sudo": "sudo sleep 7771",
+    "sudo with its own terminal": (
+        "echo 'Defaults use_pty' > /etc/sudoers.d/pty; sudo sh -c 'trap \"\" HUP; sleep 7771; sleep 7771'"
+    ),
+}
+
+
+@pytest.mark.parametrize("tty", [False, True], ids=["no terminal", "terminal"])
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
+def test_no_process_is_left_when_the_client_vanishes(
+    bastion: Bastion, engine: Engine, program: str, *, tty: bool
+) -> None:
+    container = engine.app("ends", "main", 1, image=DEBIAN)
+    client = start(bastion, "alice+ends.main.1", program, tty=tty)
+    wait_until(lambda: left(engine, container, "7771"), "the program runs")
+    client.kill()
+    client.wait()
+    wait_until(lambda: len(engine.processes(container)) == 1, f"all is gone but {engine.processes(container)}", 20)
+    container.remove(force=True)
+
+
+def test_what_is_left_behind_on_purpose_stays_after_a_clean_end_and_is_counted(
+    bastion: Bastion, engine: Engine
+) -> None:
+    container = engine.app("stays", "main", 1)
+    assert (
+        bastion.ssh(
+            "alice+stays.main.1", "nohup sleep 7772 >/dev/null 2>&1 & setsid sleep 7772 >/dev/null 2>&1 &"
+        ).returncode
+        == 0
+    )
+    event = bastion.wait_for_event("session.end", address="stays.main.1")
+    assert event["left_behind"] == 2
+    assert len(left(engine, container, "7772")) == 2
+
+
+@pytest.mark.parametrize("tty", [False, True], ids=["no terminal", "terminal"])
+@pytest.mark.parametrize("how", ["kill", "stop", "remove"])
+def test_a_container_that_stops_ends_its_sessions_with_a_sentence(
+    bastion: Bastion, engine: Engine, how: str, *, tty: bool
+) -> None:
+    container = engine.app("stops", "main", 1)
+    client = start(bastion, "alice+stops.main.1", "sleep 7773; echo still here", tty=tty)
+    other = start(bastion, BUSY, "cat", tty=False)
+    wait_until(lambda: left(engine, container, "7773"), "the program runs")
+    if not tty:
+        client = subprocess.Popen(
+            bastion.ssh_command("alice+stops.main.1", "sleep 7774"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        wait_until(lambda: left(engine, container, "7774"), "the program runs")
+    {"kill": container.kill, "stop": container.stop, "remove": lambda: container.remove(force=True)}[how]()
+    said, errors = client.communicate(timeout=5)
+    assert b"stopped" in (said if tty else errors)
+    assert client.returncode == 255
+    out, _ = other.communicate(b"unharmed", timeout=5)
+    assert out == b"unharmed"
+    if how != "remove":
+        container.remove(force=True)
+
+
+def test_a_paused_container_holds_its_sessions_and_refuses_new_ones(bastion: Bastion, engine: Engine) -> None:
+    container = engine.app("paused", "main", 1)
+    held = start(bastion, "alice+paused.main.1", "while read line; do echo got $line; done; exit 9", tty=False)
+    gone = start(bastion, "alice+paused.main.1", "trap '' HUP; sleep 7775", tty=False)
+    wait_until(lambda: left(engine, container, "7775"), "the program runs")
+    container.pause()
+    done = bastion.ssh("alice+paused.main.1", "true")
+    assert done.returncode == 1
+    assert b"paused" in done.stderr
+    gone.kill()
+    gone.wait()
+    assert held.stdin is not None
+    held.stdin.write(b"hello\n")
+    held.stdin.flush()
+    container.unpause()
+    out, _ = held.communicate(timeout=10)
+    assert (out, held.returncode) == (b"got hello\n", 9)
+    wait_until(lambda: not left(engine, container, "7775"), "what the vanished client ran is cleaned up")
+    container.remove(force=True)
+
+
+@pytest.mark.parametrize("name", ["INT", "TERM", "USR1", "HUP"])
+async def test_signals_reach_the_program(bastion: Bastion, name: str) -> None:
+    async with asyncssh.connect(
+        "127.0.0.1", bastion.port, username=BUSY, client_keys=[f"{bastion.folder}/alice_key"], known_hosts=None
+    ) as connection:
+        process = await connection.create_process(
+            f"trap 'echo caught {name}; exit 6' {name}; echo ready; while :; do sleep 0.1; done"
+        )
+        assert await process.stdout.readline() == "ready\n"
+        process.send_signal(name)
+        done = await asyncio.wait_for(process.wait(), 15)
+        assert (done.stdout, done.exit_status) == (f"caught {name}\n", 6)
+        process = await connection.create_process("echo ready; exec sleep 7776")
+        assert await process.stdout.readline() == "ready\n"
+        process.send_signal(name)
+        done = await asyncio.wait_for(process.wait(), 15)
+        assert done.exit_signal is not None
+        assert done.exit_signal[0] == name
+
+
+def test_a_channel_that_is_closed_while_the_others_go_on(bastion: Bastion, engine: Engine) -> None:
+    container = engine.app("channels", "main", 1)
+    login = "alice+channels.main.1"
+    control = ("-o", f"ControlPath={bastion.folder}/mux-ends", "-o", "ControlMaster=auto", "-o", "ControlPersist=30")
+    try:
+        assert bastion.ssh(login, "true", options=control).returncode == 0
+        stays = subprocess.Popen(
+            bastion.ssh_command(login, "cat", options=control), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        goes = subprocess.Popen(
+            bastion.ssh_command(login, "sleep 7777", options=(*control, "-tt")),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
+        wait_until(lambda: left(engine, container, "7777"), "the program runs")
+        goes.kill()
+        goes.wait()
+        wait_until(lambda: not left(engine, container, "7777"), "its program is gone")
+        out, _ = stays.communicate(b"still here", timeout=10)
+        assert out == b"still here"
+    finally:
+        subprocess.run([*bastion.ssh_command(login, options=control), "-O", "exit"], capture_output=True, check=False)
+        container.remove(force=True)
+
+
+def test_after_a_crash_of_the_bastion_the_next_one_sweeps(tmp_path: Path, engine: Engine) -> None:
+    container = engine.app("crash", "main", 1, image=DEBIAN)
+    with serving(tmp_path, engine.url) as first:
+        client = start(first, "alice+crash.main.1", "trap '' HUP; sudo sleep 7778; sleep 7778", tty=True)
+        wait_until(lambda: left(engine, container, "sleep 7778"), "the program runs")
+        session = first.wait_for_event("session.start", address="crash.main.1")["session_id"]
+        first.kill()
+        client.wait(10)
+    assert left(engine, container, "sleep 7778")
+    with serving(tmp_path, engine.url, first.port) as second:
+        wait_until(lambda: len(engine.processes(container)) == 1, "the next bastion has swept", 30)
+        rows = subprocess.run(
+            [*second.command[:-3], "sessions", "list", "--json", "-c", f"{tmp_path}/config.yaml"],
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+        assert session in rows.stdout
+        assert '"lost"' in rows.stdout
+        assert second.ssh("alice+crash.main.1", "echo again").stdout == b"again\n"
+    container.remove(force=True)
+
+
+def test_at_shutdown_sessions_end_with_a_sentence_and_nothing_is_left(tmp_path: Path, engine: Engine) -> None:
+    container = engine.app("shutdown", "main", 1)
+    with serving(tmp_path, engine.url) as bastion:
+        client = subprocess.Popen(
+            bastion.ssh_command("alice+shutdown.main.1", "sleep 7779"), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        wait_until(lambda: left(engine, container, "7779"), "the program runs")
+        os.kill(bastion.process.pid, signal.SIGTERM)
+        _, errors = client.communicate(timeout=15)
+        assert b"shutting down" in errors
+        assert client.returncode == 255
+        assert bastion.process.wait(15) == 0
+        assert bastion.events("session.end")[-1]["status"] == "cut"
+    assert len(engine.processes(container)) == 1
+    container.remove(force=True)
+
+
+def test_a_shell_whose_terminal_is_closed(bastion: Bastion, engine: Engine) -> None:
+    container = engine.app("closed", "main", 1, image=DEBIAN)
+    with on_terminal(bastion.ssh_command("alice+closed.main.1")) as terminal:
+        terminal.expect(rb"[#$] ")
+        terminal.type(b"sleep 7780 & vim.tiny\r")
+        terminal.expect(rb"VIM")
+    wait_until(lambda: len(engine.processes(container)) == 1, "all is gone", 20)
+    container.remove(force=True)
