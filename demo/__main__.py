@@ -79,14 +79,16 @@ def _serve() -> None:
     config = server.configure(RUN, KEYS, port, section)
     KEYS.mkdir(exist_ok=True)
     known = server.passwords(KEYS / "demo-passwords.yaml")
-    server.prepare(config, known)
+    fingerprints = server.prepare(config, known)
     bastion = server.serve(config, port)
-    _tell(port, known)
+    _tell(port, known, fingerprints)
     status = bastion.wait()
     raise Problem(f"The bastion ended by itself, with status {status}:\n{server.last_words(RUN / 'bastion.log')}")
 
 
-def _tell(port: int, known: dict[str, str]) -> None:
+def _tell(port: int, known: dict[str, str], fingerprints: str) -> None:
+    # The first is Ed25519's, which ssh asks about.
+    fingerprint = next((word for word in fingerprints.split() if word.startswith("SHA256:")), "")
     run = RUN.relative_to(TREE)
     say(
         f"""
@@ -97,7 +99,7 @@ The bastion serves on {server.HOST}:{port}.
 
 alice owns web.worker.1, web.worker.2 and shop.front.1. bob's is vault.db.1; password: {known["bob"]}
 
-    host key       {server.fingerprint(KEYS / "ssh_host_ed25519_key.pub")}
+    host key       {fingerprint}
     recordings     {run}/recordings
     audit log      {run}/audit.jsonl
     configuration  {run}/config.yaml

@@ -1,6 +1,6 @@
 """A Docker engine of the demo's own, without any network, so that it never touches the machine's.
 
-Starting and stopping it needs root; a user with passwordless sudo runs `python -m demo.dockerd start|stop RUN GID`.
+Starting and stopping it needs root: `[sudo] python -m demo.dockerd start|stop RUN GID`.
 """
 
 import contextlib
@@ -66,6 +66,7 @@ class Dockerd:
                     "Another engine will do: set DOCKER_HOST."
                 )
             time.sleep(0.05)
+        process.returncode = 0  # it outlives this process, which never waits for it
 
     def stop(self) -> None:
         """Stop it and remove what it left, whatever state it is in. Raises `Problem` if a process stays."""

@@ -2,13 +2,13 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import docker
-import requests
 from docker.errors import DockerException
 from docker.tls import TLSConfig
 
@@ -16,6 +16,8 @@ from bastion.config import Engine, EngineTls
 from demo.dockerd import PATH, Dockerd
 from demo.terminal import Problem, say, step
 
+DOCKER = Path("/var/run/docker.sock")
+PODMAN = Path("/run/podman/podman.sock")
 INSTALL = Path(__file__).with_name("install.sh")
 
 
@@ -91,12 +93,7 @@ def install(*packages: str) -> None:
 def _sockets(environ: Mapping[str, str]) -> list[Path]:
     """Docker's, rootless Docker's, Podman's for a user, Podman's for root."""
     of_user = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
-    return [
-        Path("/var/run/docker.sock"),
-        of_user / "docker.sock",
-        of_user / "podman/podman.sock",
-        Path("/run/podman/podman.sock"),
-    ]
+    return [DOCKER, of_user / "docker.sock", of_user / "podman/podman.sock", PODMAN]
 
 
 def _from_environment(url: str, environ: Mapping[str, str]) -> Engine:
@@ -114,14 +111,22 @@ def _from_environment(url: str, environ: Mapping[str, str]) -> Engine:
 
 def _trouble(engine: Engine) -> str:
     """Why it does not answer; nothing, if it does."""
+    scheme, _, path = engine.url.partition("://")
     try:
+        if scheme == "unix":  # docker-py's words would hide why
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(path)
         client = connect(engine)
         try:
             client.ping()
         finally:
             client.close()
-    except (DockerException, requests.RequestException, OSError) as error:
-        return "you may not use it" if "Permission denied" in str(error) else str(error)
+    except PermissionError:
+        return "you may not use it"
+    except OSError as error:  # requests' own errors among them
+        return error.strerror or str(error)
+    except DockerException as error:
+        return str(error)
     return ""
 
 
@@ -133,10 +138,8 @@ def _sudo_without_password() -> bool:
 
 
 def _as_root(own: Dockerd, command: str) -> None:
-    if os.geteuid() == 0:
-        own.start(os.getegid()) if command == "start" else own.stop()
-        return
+    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
     module = [sys.executable, "-B", "-m", "demo.dockerd", command, str(own.run), str(os.getegid())]
-    done = subprocess.run(["sudo", "-n", *module], capture_output=True, text=True, check=False)
+    done = subprocess.run([*sudo, *module], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Problem(done.stderr.strip())

@@ -1,8 +1,6 @@
 """The demo's bastion: keys, configuration, two users, and `bastion serve`."""
 
-import base64
 import contextlib
-import hashlib
 import os
 import secrets
 import signal
@@ -74,12 +72,13 @@ def configure(run: Path, keys: Path, port: int, engine: Engine) -> Path:
     return file
 
 
-def prepare(config: Path, known: Mapping[str, str]) -> None:
-    """Make the keys that are missing, and the users. Raises `Problem`."""
+def prepare(config: Path, known: Mapping[str, str]) -> str:
+    """Make the keys that are missing, and the users; returns the fingerprints. Raises `Problem`."""
     with step("Keys and users"):
-        _bastion("keys", "init", "-c", str(config))
+        fingerprints = _bastion("keys", "init", "-c", str(config))
         for user, password in known.items():
             _bastion("users", "add", user, "--password-stdin", "-c", str(config), stdin=password + "\n")
+    return fingerprints
 
 
 def serve(config: Path, port: int) -> subprocess.Popen[bytes]:
@@ -108,12 +107,6 @@ def stop(run: Path) -> None:
         processes.end(_mark(run), signal.SIGKILL, 15)
 
 
-def fingerprint(public_key: Path) -> str:
-    """As `ssh` prints it when it asks whether to trust a host."""
-    blob = base64.b64decode(public_key.read_text().split()[1])
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
-
-
 def last_words(log: Path) -> str:
     return "".join(f"  {line}\n" for line in log.read_text(errors="replace").splitlines()[-12:])
 
@@ -128,7 +121,8 @@ def _serves(port: int) -> bool:
     return False
 
 
-def _bastion(*arguments: str, stdin: str = "") -> None:
+def _bastion(*arguments: str, stdin: str = "") -> str:
     done = subprocess.run([BASTION, *arguments], input=stdin, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Problem(f"bastion {' '.join(arguments[:2])} failed:\n{done.stderr or done.stdout}")
+    return done.stdout
