@@ -10,7 +10,7 @@ demo/install.sh $busybox docker.io debootstrap debian-archive-keyring slapd ldap
 
 # Node's ssh2, one of the clients; node itself is a package from PyPI, so that the tests need no other one.
 modules=tests/e2e/node_modules
-if [ tests/e2e/package.json -nt $modules/installed ]; then
+if [ ! -e $modules/installed ] || [ tests/e2e/package.json -nt $modules/installed ]; then
 	echo "Installing Node's ssh2"
 	.venv/bin/npm install --prefix tests/e2e --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund \
 		--loglevel=error </dev/null
