@@ -1,1 +1,1 @@
-"""Who are you? Credentials in, an Identity or a Refusal out."""
+"""Who are you? Each way to sign in is one file; authenticator.py is the path that all of them share."""

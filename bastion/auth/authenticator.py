@@ -1,0 +1,147 @@
+"""Who are you? The contract of a way to sign in, and the path around it that is the same for all of them."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from bastion.auth.ldap import Ldap
+from bastion.auth.local import Local
+from bastion.auth.refusals import refused
+from bastion.auth.user_name import why_malformed
+from bastion.config import Auth
+from bastion.errors import Reason, Refusal, Unavailable
+from bastion.model import Identity
+
+MAX_PASSWORD_BYTES = 1024
+# The least time that a refusal takes, in seconds: longer than it usually takes to find out.
+PASSWORD_FAILURE = 0.25
+KEY_FAILURE = 0.01
+
+
+class Method(Protocol):
+    """A way to sign in: one file in this folder, listed in `Authenticator`.
+
+    `password` and `public_key` return None where the user is not one of this method's, so that the next one is asked.
+    They raise Refusal for their own users, and where they have spent as much time on an unknown user as on a wrong
+    password (UNKNOWN_USER; the next one is asked); Unavailable where they can not tell.
+    What comes in by keyboard-interactive (second factors, tokens) or as a certificate gets its method here too.
+    """
+
+    async def password(self, user: str, password: bytes, source_ip: str) -> Identity | None: ...
+
+    async def public_key(self, user: str, key_type: str, key_blob: bytes, source_ip: str) -> Identity | None: ...
+
+    async def decoy(self) -> None:
+        """Take the time of a wrong password. Raises Unavailable."""
+
+    async def close(self) -> None: ...
+
+
+class Authenticator:
+    """Asks each configured method in turn; the first that knows the user decides.
+
+    An outage ends the search: whether that method would have known the user can not be told, so no other may decide.
+    """
+
+    def __init__(self, config: Auth) -> None:
+        """Raises ConfigError."""
+        self._methods: list[Method] = []
+        if config.local is not None:
+            self._methods.append(Local(config.local))
+        if config.ldap is not None:
+            self._methods.append(Ldap(config.ldap))
+
+    async def password(self, user: str, password: str, source_ip: str) -> Identity:
+        """Who signs in with `password`. Raises Refusal, or Unavailable where a server or file has to be mended."""
+        async with _no_sooner_than(PASSWORD_FAILURE):
+            _check_user_name(user)
+            secret = _checked_password(user, password)
+            refusal: Refusal | None = None
+            idle = list(self._methods)  # these have not spent the time of a wrong password
+            for method in self._methods:
+                try:
+                    identity = await method.password(user, secret, source_ip)
+                except Unavailable:
+                    raise
+                except Refusal as no:
+                    idle.remove(method)
+                    refusal = no
+                    if no.reason is not Reason.UNKNOWN_USER:
+                        break
+                else:
+                    if identity is not None:
+                        return identity
+            await self._wait_as_long(idle, known=refusal is not None and refusal.reason is not Reason.UNKNOWN_USER)
+            raise refusal or _unknown(user)
+
+    async def public_key(self, user: str, key_type: str, key_blob: bytes, source_ip: str) -> Identity:
+        """Who has the key `key_blob` (RFC 4253 section 6.6; `key_type` is the name at its start).
+
+        Whether the client really has it, its signature has to show. Raises as `password` does.
+        """
+        async with _no_sooner_than(KEY_FAILURE):
+            _check_user_name(user)
+            for method in self._methods:
+                identity = await method.public_key(user, key_type, key_blob, source_ip)
+                if identity is not None:
+                    return identity
+            raise _unknown(user)
+
+    async def close(self) -> None:
+        """Return when the methods' threads are done; sign-ins that come now are Unavailable."""
+        await asyncio.gather(*(method.close() for method in self._methods))
+
+    async def _wait_as_long(self, idle: Sequence[Method], *, known: bool) -> None:
+        """Wrong password or unknown, with this method or that: all methods have worked on it in the end."""
+        for method in idle:
+            try:
+                await method.decoy()
+            except Unavailable:
+                if not known:  # as for a user that the method knows
+                    raise
+
+
+def _check_user_name(user: str) -> None:
+    problem = why_malformed(user)
+    if problem is not None:
+        raise refused(Reason.MALFORMED_USER_NAME, problem)
+
+
+def _checked_password(user: str, password: str) -> bytes:
+    """`password` as bytes that mean the same to every server: some take NUL for its end, or empty for anonymous."""
+    try:
+        secret = password.encode()
+    except UnicodeEncodeError:
+        raise refused(Reason.WRONG_CREDENTIALS, f"{user}: the password is not text") from None
+    if not secret:
+        raise refused(Reason.EMPTY_PASSWORD, f"{user}: the password is empty")
+    if b"\0" in secret or len(secret) > MAX_PASSWORD_BYTES:
+        raise refused(
+            Reason.WRONG_CREDENTIALS, f"{user}: the password holds NUL, or more than {MAX_PASSWORD_BYTES} bytes"
+        )
+    return secret
+
+
+def _unknown(user: str) -> Refusal:
+    return refused(Reason.UNKNOWN_USER, f"{user}: no such user, or none who may sign in this way")
+
+
+@contextlib.asynccontextmanager
+async def _no_sooner_than(seconds: float) -> AsyncIterator[None]:
+    """A refusal leaves after `seconds`, or twice, four times... as many: how long it took is no hint.
+
+    After ensure_minimum_time_since in OpenSSH's auth2.c.
+    """
+    clock = asyncio.get_running_loop().time
+    start = clock()
+    try:
+        yield
+    except Unavailable:
+        raise
+    except Refusal:
+        spent = clock() - start
+        while seconds < spent:
+            seconds *= 2
+        await asyncio.sleep(seconds - spent)
+        raise
