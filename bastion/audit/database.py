@@ -37,7 +37,7 @@ def create_engine(config: Database) -> AsyncEngine:
     if url.drivername == POSTGRESQL:
         return create_async_engine(url, connect_args=_options(url), pool_pre_ping=True, hide_parameters=True)
     engine = create_async_engine(url, connect_args={"timeout": SQLITE_WAIT}, hide_parameters=True)
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)  # type: ignore[no-untyped-call]  # SQLAlchemy's
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     return engine
 
 
@@ -55,12 +55,8 @@ async def upgrade(config: Database) -> None:
 
 def grants(role: str) -> str:
     """The SQL that gives a PostgreSQL role what the bastion needs at run time, and takes what is more."""
-    quote = postgresql.dialect().identifier_preparer.quote_identifier
-    name, tables = quote(role), ", ".join(quote(table) for table in metadata.tables)
-    updates = [
-        f"GRANT UPDATE ({', '.join(map(quote, columns))}) ON {quote(table)} TO {name};"
-        for table, columns in UPDATABLE.items()
-    ]
+    name, tables = '"' + role.replace('"', '""') + '"', ", ".join(metadata.tables)
+    updates = [f"GRANT UPDATE ({', '.join(columns)}) ON {table} TO {name};" for table, columns in UPDATABLE.items()]
     return "\n".join(
         [
             "BEGIN;",

@@ -169,7 +169,7 @@ class EventTable:
 
     async def write(self, batch: Sequence[Entry]) -> int:
         rows = [
-            {column.name: entry.fields.get(column.name) for column in events.columns}
+            {column.name: entry.fields.get(column.name) for column in events.columns if not column.identity}
             | {"time": datetime.fromisoformat(str(entry.fields["time"])), "entry": entry.line}
             for entry in batch
         ]

@@ -59,11 +59,14 @@ class Writer(Generic[T]):
     def put(self, value: T, *, keep: bool, weight: int = 1) -> "asyncio.Future[Exception | None]":
         """Hand `value` over; the future's result is None once it is stored, or why it never will be."""
         done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
-        if self._closed or self._weight + weight > self._capacity:
+        if self._closed:
+            done.set_result(RuntimeError(f"{self.name} is closed"))
+            return done
+        if self._weight + weight > self._capacity:
             if not self.dropped:
-                log.error("audit: %s takes no more: what comes now is lost there", self.name)
+                log.error("%s takes no more: what comes now is lost there", self.name)
             self.dropped += 1
-            done.set_result(RuntimeError(f"{self.name} is closed" if self._closed else f"{self.name} takes no more"))
+            done.set_result(RuntimeError(f"{self.name} takes no more"))
             return done
         self._items.append(_Item(value, weight, keep, done))
         self._weight += weight

@@ -1,0 +1,162 @@
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from bastion.audit.events import Entry, Event, entry
+from bastion.audit.sinks import LineFile
+
+
+def made(number: int, padding: str = "") -> Entry:
+    return entry(Event.CONFIG_RELOADED, "b", {"number": number, "padding": padding})
+
+
+def numbers(path: Path) -> list[int | None]:
+    """The number of each line; None for a line that was cut short."""
+    found: list[int | None] = []
+    for line in path.read_text().splitlines():
+        try:
+            found.append(json.loads(line)["number"])
+        except ValueError:
+            found.append(None)
+    return found
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+async def file(tmp_path: Path) -> AsyncIterator[LineFile]:
+    sink = LineFile(tmp_path / "log" / "audit.jsonl")
+    await sink.open()
+    yield sink
+    await sink.close()
+
+
+async def test_a_full_disk_never_glues_two_events_together(small_disk: Path) -> None:
+    sink = LineFile(small_disk / "audit.jsonl")
+    await sink.open()
+    (small_disk / "other").write_bytes(b"x" * 20_480)
+    stored, number = [], 0
+    with pytest.raises(OSError, match="No space left"):
+        while True:
+            batch = [made(number + i, "x" * 3000) for i in range(3)]
+            stored += range(number, number + await sink.write(batch))
+            number += 3
+    assert numbers(sink.path) == [*stored, None]  # what was not stored is torn
+    with pytest.raises(OSError, match="No space left"):
+        await sink.write([made(1000)])
+    (small_disk / "other").unlink()
+    assert await sink.write([made(1001), made(1002)]) == 2
+    assert numbers(sink.path) == [*stored, None, 1001, 1002]
+    await sink.close()
+
+
+async def test_each_cut_of_a_write(small_disk: Path) -> None:
+    """However many bytes fit: whole lines are counted as stored, a torn one as not, and the next is a line."""
+    for room in range(0, 12_288, 509):
+        sink = LineFile(small_disk / "audit.jsonl")
+        await sink.open()
+        stored = await sink.write([made(0)])
+        # tmpfs gives whole pages: the end of the file's last page decides where the cut is
+        await sink.write([made(1, "y" * (4096 * 2 - sink.path.stat().st_size % 4096 + room % 4096 - 500))])
+        filler = small_disk / "other"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as output:
+            while True:
+                output.write(b"x" * 4096)
+        before = numbers(sink.path)
+        try:
+            stored = await sink.write([made(10 + i, "z" * 700) for i in range(9)])
+        except OSError:
+            stored = 0
+        assert stored < 9
+        assert [n for n in numbers(sink.path) if n is not None] == [*before, *range(10, 10 + stored)]
+        filler.unlink()
+        assert await sink.write([made(99)]) == 1
+        after = numbers(sink.path)
+        assert after[-1] == 99
+        assert [n for n in after if n is not None] == [*before, *range(10, 10 + stored), 99]
+        assert after.count(None) <= 1
+        await sink.close()
+        sink.path.unlink()
+
+
+async def test_a_read_only_disk(small_disk: Path) -> None:
+    sink = LineFile(small_disk / "audit.jsonl")
+    await sink.open()
+    await sink.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    sink = LineFile(small_disk / "audit.jsonl")
+    with pytest.raises(OSError, match="Read-only file system"):
+        await sink.open()
+    await sink.close()
+
+
+async def test_the_file_is_for_the_bastion_only(file: LineFile) -> None:
+    assert file.path.stat().st_mode & 0o777 == 0o600
+    assert file.path.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_line_that_a_crash_cut_short(file: LineFile) -> None:
+    file.path.write_text('{"number": 1}\n{"num')
+    sink = LineFile(file.path)
+    await sink.open()
+    await sink.write([made(2)])
+    await sink.close()
+    assert numbers(file.path) == [1, None, 2]
+
+
+async def test_a_file_that_was_moved_away_is_made_again(file: LineFile) -> None:
+    await file.write([made(1)])
+    file.path.rename(file.path.with_suffix(".1"))
+    await file.write([made(2)])
+    assert numbers(file.path) == [2]
+    assert numbers(file.path.with_suffix(".1")) == [1]
+    file.path.unlink()
+    await file.write([made(3)])
+    assert numbers(file.path) == [3]
+
+
+async def test_a_folder_that_is_gone(file: LineFile) -> None:
+    await file.write([made(1)])
+    moved = file.path.parent.rename(file.path.parent.with_name("moved"))
+    with pytest.raises(FileNotFoundError):
+        await file.write([made(2)])
+    moved.rename(file.path.parent)
+    await file.write([made(3)])
+    assert numbers(file.path) == [1, 3]
+
+
+async def test_two_bastions_on_one_file(file: LineFile) -> None:
+    other = LineFile(file.path)
+    await other.open()
+    for n in range(0, 200, 2):
+        await asyncio.gather(file.write([made(n, "x" * 3000)]), other.write([made(n + 1, "x" * 3000)]))
+    await other.close()
+    assert sorted(n for n in numbers(file.path) if n is not None) == list(range(200))
+
+
+async def test_descriptors_are_given_back(tmp_path: Path) -> None:
+    for _ in range(3):
+        sink = LineFile(tmp_path / "audit.jsonl")
+        await sink.open()
+        await sink.close()
+    path = os.fspath(tmp_path / "audit.jsonl")
+
+    def is_open() -> bool:
+        return path in [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+
+    async with asyncio.timeout(10):
+        while is_open():
+            await asyncio.sleep(0.01)
