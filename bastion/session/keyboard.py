@@ -17,9 +17,11 @@ class Key(Enum):
     CLEAR = auto()
     ENTER = auto()
     LEAVE = auto()
+    OTHER = auto()  # and whatever is no key at all
 
 
 _ESCAPE = 0x1B
+_INCOMPLETE = (0, Key.OTHER)
 _CONTROLS = {
     0x03: Key.LEAVE,  # ctrl-C
     0x04: Key.LEAVE,  # ctrl-D
@@ -56,23 +58,26 @@ class KeyDecoder:
         self._buffer.clear()
         return rest
 
+    def ready(self) -> bool:
+        """Would `next` give a key?"""
+        return self._front()[0] > 0
+
     def next(self) -> Key | str | None:
         """The next key or printable character; None where more bytes have to come first."""
-        while self._buffer:
-            first = self._buffer[0]
-            key: Key | str | None
-            if first == _ESCAPE:
-                size, key = self._sequence()
-            elif first < 0x20 or first == 0x7F:
-                size, key = 1, _CONTROLS.get(first)
-            else:
-                size, key = self._character(first)
-            if not size:
-                return None
-            del self._buffer[:size]
-            if key is not None:
-                return key
-        return None
+        size, key = self._front()
+        del self._buffer[:size]
+        return key if size else None
+
+    def _front(self) -> tuple[int, Key | str]:
+        """The length of the first key and itself; length 0 where it is not complete."""
+        if not self._buffer:
+            return _INCOMPLETE
+        first = self._buffer[0]
+        if first == _ESCAPE:
+            return self._sequence()
+        if first < 0x20 or first == 0x7F:
+            return 1, _CONTROLS.get(first, Key.OTHER)
+        return self._character(first)
 
     def undecided(self) -> bool:
         """After `next` gave None: is there an ESC that is a key by itself unless more comes soon?"""
@@ -82,34 +87,32 @@ class KeyDecoder:
         """Nothing came soon: a lone ESC was the Esc key, and the start of a sequence was none that is known."""
         return Key.LEAVE if self.rest() == b"\x1b" else None
 
-    def _sequence(self) -> tuple[int, Key | None]:
-        """The length of the sequence at the front and its key; length 0 where it is not complete."""
+    def _sequence(self) -> tuple[int, Key]:
         if whole := _SEQUENCE.match(self._buffer):
             return whole.end(), _meaning(*whole.groups())
         prefix = _PREFIX.match(self._buffer)
         assert prefix is not None  # it starts with ESC
         if prefix.end() == len(self._buffer):
-            return 0, None
+            return _INCOMPLETE
         if prefix.end() > 1:
-            return prefix.end(), None  # broken off: what comes next counts, ctrl-C above all
+            return prefix.end(), Key.OTHER  # broken off: what comes next counts, ctrl-C above all
         following = self._buffer[1]
         if following < 0x20 or following == 0x7F:
             return 1, Key.LEAVE  # Esc, and another key right after it
-        return 2, None  # Alt with a character
+        return 2, Key.OTHER  # Alt with a character
 
-    def _character(self, first: int) -> tuple[int, str | None]:
-        """The length of the UTF-8 character at the front and itself; length 0 where it is not complete."""
+    def _character(self, first: int) -> tuple[int, Key | str]:
         size = 1 + (first >= 0xC0) + (first >= 0xE0) + (first >= 0xF0)
         try:
             character = self._buffer[:size].decode("utf-8")
         except UnicodeDecodeError as error:
-            return (0 if error.reason == "unexpected end of data" else 1), None
-        return size, character if character.isprintable() else None
+            return _INCOMPLETE if error.reason == "unexpected end of data" else (1, Key.OTHER)
+        return size, character if character.isprintable() else Key.OTHER
 
 
-def _meaning(introducer: bytes, parameters: bytes, final: bytes) -> Key | None:
+def _meaning(introducer: bytes, parameters: bytes, final: bytes) -> Key:
     if introducer == b"[[":
-        return None
+        return Key.OTHER
     if final == b"~":
-        return _NUMBERS.get(parameters.split(b";")[0])
-    return _LETTERS.get(final)
+        return _NUMBERS.get(parameters.split(b";")[0], Key.OTHER)
+    return _LETTERS.get(final, Key.OTHER)

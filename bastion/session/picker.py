@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from rich.cells import get_character_cell_size
@@ -14,7 +14,7 @@ ESCAPE_SECONDS = 0.2  # an ESC with nothing after it for so long is the Esc key;
 DUMB_TERMINALS = frozenset({"", "dumb", "unknown"})  # no cursor addressing
 FILTER_CHARACTERS = 200
 PADDED_CELLS = 40  # a column is not made wider than this by one long name
-KEYS_AT_A_TIME = 16  # then other sessions have their turn
+KEYS_AT_A_TIME = 32  # then what they did is drawn, and other sessions have their turn
 
 # The alternate screen leaves the user's scrollback as it was. No autowrap: where the terminal takes a character for
 # wider than we do, the line is cut instead of the picture broken.
@@ -47,7 +47,7 @@ class _View(Protocol):
         """What has to be written to show the present state."""
 
 
-async def pick(  # noqa: PLR0917 - what a session has, in the order of use
+async def pick(
     containers: Sequence[Container],
     terminal: Callable[[], Terminal],
     resized: asyncio.Event,
@@ -62,61 +62,69 @@ async def pick(  # noqa: PLR0917 - what a session has, in the order of use
     """
     view: _View = (_NumberedList if terminal().term in DUMB_TERMINALS else _Screen)(_in_order(containers))
     keys = KeyDecoder()
-    reading: asyncio.Task[bytes] | None = None
-    resizing: asyncio.Task[object] | None = None
+    events = _Events(source, resized, keys)
     try:
         write(view.opening.encode())
         while True:
             write(view.draw(terminal()).encode())
             await drain()
-            reading = reading or asyncio.ensure_future(source.read())
-            resizing = resizing or asyncio.ensure_future(resized.wait())
-            await asyncio.wait(
-                {reading, resizing},
-                timeout=ESCAPE_SECONDS if keys.undecided() else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if resizing.done():
-                resizing = None
-                resized.clear()
-            elif not reading.done() and keys.decide() is Key.LEAVE:
+            if not await events.more():
                 return None
-            if reading.done():
-                data = reading.result()
-                reading = None
-                keys.feed(data)
-                left, chosen = await _press_all(keys, view)
-                if chosen is not None:
+            for _ in range(KEYS_AT_A_TIME):
+                if (key := keys.next()) is None:
+                    break
+                if key is Key.LEAVE:
+                    return None
+                if (chosen := view.press(key)) is not None:
                     source.unread(keys.rest())
-                if left or chosen is not None or not data:
                     return chosen
     except ConnectionError:  # the client is gone
         return None
     finally:
         with contextlib.suppress(ConnectionError):
             write(view.closing.encode())
-        await _cancelled(task for task in (reading, resizing) if task is not None)
+        await events.close()
 
 
-async def _press_all(keys: KeyDecoder, view: _View) -> tuple[bool, Container | None]:
-    """Did the user leave, and what did they choose? Stops at the key that says so."""
-    pressed = 0
-    while (key := keys.next()) is not None:
-        if key is Key.LEAVE:
-            return True, None
-        if (chosen := view.press(key)) is not None:
-            return False, chosen
-        pressed += 1
-        if pressed % KEYS_AT_A_TIME == 0:
-            await asyncio.sleep(0)
-    return False, None
+class _Events:
+    """Waits for the next thing to do. Owns the tasks that wait for input and for a resize."""
 
+    def __init__(self, source: Source, resized: asyncio.Event, keys: KeyDecoder) -> None:
+        self._source = source
+        self._resized = resized
+        self._keys = keys
+        self._reading: asyncio.Task[bytes] | None = None
+        self._resizing: asyncio.Task[object] | None = None
 
-async def _cancelled(tasks: Iterable[asyncio.Task[bytes] | asyncio.Task[object]]) -> None:
-    pending = list(tasks)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
+    async def more(self) -> bool:
+        """Return when there may be keys, or a new size; False once the user is gone or has pressed Esc alone."""
+        if self._keys.ready():
+            await asyncio.sleep(0)  # a flood of keys: other sessions have their turn
+            return True
+        self._reading = self._reading or asyncio.ensure_future(self._source.read())
+        self._resizing = self._resizing or asyncio.ensure_future(self._resized.wait())
+        await asyncio.wait(
+            {self._reading, self._resizing},
+            timeout=ESCAPE_SECONDS if self._keys.undecided() else None,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if self._resizing.done():
+            self._resizing = None
+            self._resized.clear()
+        elif not self._reading.done():
+            return self._keys.decide() is not Key.LEAVE
+        if self._reading.done():
+            data = self._reading.result()
+            self._reading = None
+            self._keys.feed(data)
+            return bool(data)
+        return True
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._reading, self._resizing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def listing(containers: Sequence[Container]) -> str:
@@ -184,9 +192,10 @@ class _Screen:
         if text == self._filter:
             return
         self._filter = text
-        words = text.casefold().split()
-        self._matches = [i for i, hay in enumerate(self._haystacks) if all(word in hay for word in words)]
         self._selected = 0
+        self._matches = range(len(self._containers))
+        for word in text.casefold().split():
+            self._matches = [match for match in self._matches if word in self._haystacks[match]]
 
     def draw(self, terminal: Terminal) -> str:
         columns, rows = terminal.columns or 80, terminal.rows or 24  # 0: not known (RFC 4254 section 6.2)
@@ -312,6 +321,8 @@ def _cells(text: str) -> int:
 
 def _clip(text: str, columns: int) -> str:
     """As much of the front of an escaped text as fits."""
+    if text.isascii():
+        return text[:columns]
     used = 0
     for position, char in enumerate(text):
         used += get_character_cell_size(char)
