@@ -8,6 +8,7 @@ from bastion.config import load_config
 
 def serve(config: ConfigFile = CONFIG_FILE) -> None:
     """Serve SSH until SIGTERM or SIGINT, which let running sessions end first."""
-    from bastion.app import run  # noqa: PLC0415 - everything else is loaded only by what serves
+    loaded = load_config(config)
+    from bastion.app import run  # noqa: PLC0415 - all the rooms: only what serves waits until they are loaded
 
-    raise typer.Exit(run(load_config(config)))
+    raise typer.Exit(run(loaded))

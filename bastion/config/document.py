@@ -78,7 +78,9 @@ def compose(path: Path) -> yaml.MappingNode:
         raise ConfigError(problems) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise ConfigError([f"{file}:{line}: found the control character {error.character!r}; text is right"]) from None
+        raise ConfigError(
+            [f"{file}:{line}: found the control character {chr(error.character)!r}; text is right"]
+        ) from None
     except (ValueError, OverflowError):  # PyYAML on "\Uffffffff"
         raise ConfigError([f'{file}: found an escape like "\\U00110000" in it that is no character']) from None
     if root is None:

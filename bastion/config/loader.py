@@ -256,7 +256,7 @@ class _Reader:
         path = location
         while path not in self._nodes:
             path = path[:-1]
-        if any(path == bad[: len(path)] or bad == path[: len(bad)] for bad in self._unread if path):
+        if any(location == bad[: len(location)] or bad == location[: len(bad)] for bad in self._unread):
             return  # said already
         if kind == "too_short" and self._nodes[path].value:
             return  # pydantic counts the items that are right; what is wrong with the others is said

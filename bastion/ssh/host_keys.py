@@ -72,8 +72,8 @@ def load(paths: Sequence[Path]) -> list[asyncssh.SSHKey]:
 def _load(path: Path) -> asyncssh.SSHKey:
     """Raises ValueError with a predicate: "is ..."."""
     try:
-        # a FIFO would otherwise wait here for its writer
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        # O_NONBLOCK: a FIFO would otherwise wait here for its writer
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             _check(path, os.fstat(file.fileno()))
             data = file.read(MAX_BYTES)
     except FileNotFoundError:
