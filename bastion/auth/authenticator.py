@@ -7,13 +7,13 @@ from typing import Protocol
 
 from bastion.auth.ldap import Ldap
 from bastion.auth.local import Local
+from bastion.auth.passwords import EmptyPasswordError, prepared
 from bastion.auth.refusals import refused
 from bastion.auth.user_name import why_malformed
 from bastion.config import Auth
 from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Identity
 
-MAX_PASSWORD_BYTES = 1024
 # The least time that a refusal takes, in seconds: longer than it usually takes to find out.
 PASSWORD_FAILURE = 0.25
 KEY_FAILURE = 0.01
@@ -109,18 +109,12 @@ def _check_user_name(user: str) -> None:
 
 
 def _checked_password(user: str, password: str) -> bytes:
-    """`password` as bytes that mean the same to every server: some take NUL for its end, or empty for anonymous."""
     try:
-        secret = password.encode()
-    except UnicodeEncodeError:
-        raise refused(Reason.WRONG_CREDENTIALS, f"{user}: the password is not text") from None
-    if not secret:
-        raise refused(Reason.EMPTY_PASSWORD, f"{user}: the password is empty")
-    if b"\0" in secret or len(secret) > MAX_PASSWORD_BYTES:
-        raise refused(
-            Reason.WRONG_CREDENTIALS, f"{user}: the password holds NUL, or more than {MAX_PASSWORD_BYTES} bytes"
-        )
-    return secret
+        return prepared(password)
+    except EmptyPasswordError as error:
+        raise refused(Reason.EMPTY_PASSWORD, f"{user}: {error}") from None
+    except ValueError as error:
+        raise refused(Reason.WRONG_CREDENTIALS, f"{user}: {error}") from None
 
 
 def _unknown(user: str) -> Refusal:

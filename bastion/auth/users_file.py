@@ -28,14 +28,16 @@ class UsersFileError(BastionError):
     """The users file can not be used; the text says why, and what would be right."""
 
 
-def _user_name(value: str) -> str:
+def check_user_name(value: str) -> str:
+    """`value`; raises ValueError with what would be right."""
     problem = why_malformed(value)
     if problem is not None:
         raise ValueError(problem)
     return value
 
 
-def _group_name(value: str) -> str:
+def check_group_name(value: str) -> str:
+    """`value`; raises ValueError: `bastion.owners` has commas between the names."""
     if not value or not value.isprintable() or "," in value or value != value.strip():
         raise ValueError("a group name without commas and control characters is right")
     return value
@@ -55,7 +57,7 @@ class User(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
     password: Annotated[str, AfterValidator(_argon2_hash)] | None = None  # none: keys only
-    groups: list[Annotated[str, AfterValidator(_group_name)]] = []
+    groups: list[Annotated[str, AfterValidator(check_group_name)]] = []
     authorized_keys: list[str] = []
     disabled: bool = False
 
@@ -63,7 +65,7 @@ class User(BaseModel):
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
-    users: dict[Annotated[str, AfterValidator(_user_name)], User]  # no default: an empty file was cut short
+    users: dict[Annotated[str, AfterValidator(check_user_name)], User]  # no default: an empty file was cut short
 
 
 class _Loader(yaml.SafeLoader):
