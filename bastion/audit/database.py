@@ -4,6 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
@@ -18,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from bastion.audit.tables import UPDATABLE, metadata
 from bastion.config import Database
-from bastion.errors import ConfigError
+from bastion.errors import ConfigError, printable
 
 SQLITE, POSTGRESQL = "sqlite+aiosqlite", "postgresql+psycopg"
 SQLITE_WAIT = 5  # seconds for another process's write
@@ -36,6 +37,8 @@ def create_engine(config: Database) -> AsyncEngine:
     url = _url(config)
     if url.drivername == POSTGRESQL:
         return create_async_engine(url, connect_args=_options(url), pool_pre_ping=True, hide_parameters=True)
+    # mode=rw: a file that is not there is an error, and not made (upgrade() makes it)
+    url = url.set(database=f"file:{quote(str(url.database))}", query={"mode": "rw", "uri": "true"})
     engine = create_async_engine(url, connect_args={"timeout": SQLITE_WAIT}, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     return engine
@@ -69,13 +72,21 @@ def grants(role: str) -> str:
     )
 
 
+def place(url: URL) -> str:
+    """The database without the user's password or anything else that may be secret."""
+    if url.drivername == SQLITE:
+        return str(url.database)
+    host = url.host or url.query.get("host") or "the local socket"
+    return f"{url.username or 'postgres'} at {host}:{url.port or url.query.get('port') or 5432}/{url.database}"
+
+
 def describe(error: BaseException) -> str:
-    """What the database or the file system says, on one line of ASCII; never the statement or a password."""
+    """What the database or the file system says, on one printable line; never the statement or a password."""
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig
-    return " ".join(str(error).split()).encode("unicode_escape").decode()
+    return printable(" ".join(str(error).split()))
 
 
 def _url(config: Database) -> URL:
@@ -107,10 +118,10 @@ def _upgrade(url: URL) -> None:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except (SQLAlchemyError, OSError) as error:
-        raise ConfigError([f"database.url: {_place(url)}: {describe(error)}{_hint(error)}"]) from None
+        raise ConfigError([f"database.url: {place(url)}: {describe(error)}{_hint(error)}"]) from None
     except CommandError as error:
         newer = "its tables are of a newer version of bastion; install that one"
-        raise ConfigError([f"database.url: {_place(url)}: {newer} ({describe(error)})"]) from None
+        raise ConfigError([f"database.url: {place(url)}: {newer} ({describe(error)})"]) from None
     finally:
         if engine is not None:
             engine.dispose()
@@ -143,13 +154,6 @@ def _lock(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL lock_timeout = '{UPGRADE_WAIT}s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
-
-
-def _place(url: URL) -> str:
-    """The database without the user's password or anything else that may be secret."""
-    if url.drivername == SQLITE:
-        return str(url.database)
-    return f"{url.username or ''}@{url.host or 'local socket'}:{url.port or 5432}/{url.database or ''}"
 
 
 def _hint(error: Exception) -> str:

@@ -33,7 +33,7 @@ class Event(StrEnum):
     CONNECTION_OPEN = "connection.open", CONNECTION
     CONNECTION_CLOSE = "connection.close", CONNECTION | {"seconds"}
     USER_LOGIN = "user.login", CONNECTION | {"user", "method"}
-    LOGIN_FAILED = "user.login_failed", CONNECTION | {"user", "method", "reason"}
+    USER_LOGIN_FAILED = "user.login_failed", CONNECTION | {"user", "method", "reason"}
     ACCESS_DENIED = "access.denied", CONNECTION | {"user", "reason"}
     SESSION_START = "session.start", SESSION | {"terminal", "command", "rule", "recording"}
     SESSION_RESIZE = "session.resize", SESSION | {"columns", "rows"}

@@ -11,7 +11,7 @@ from sqlalchemy import Executable, RowMapping, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from bastion.audit.database import describe
+from bastion.audit.database import describe, place
 from bastion.audit.tables import ACTIVE, LOST, sessions
 from bastion.audit.writer import Writer
 from bastion.errors import Reason, Unavailable
@@ -111,7 +111,7 @@ class SessionRows:
             raise
         if error is not None:
             self._end(session_id, "refused")  # the database may have it all the same
-            raise _unavailable(error)
+            raise self._unavailable(error)
 
     async def end(self, session_id: str, status: str) -> None:
         """Note the end of a session. Raises nothing: while the database is away, a task goes on trying."""
@@ -154,7 +154,7 @@ class SessionRows:
             async with asyncio.timeout(ATTEMPT_LIMIT), self._database.begin() as connection:
                 return [_row(row) for row in (await connection.execute(statement)).mappings()]
         except (SQLAlchemyError, OSError) as error:
-            raise _unavailable(error) from None
+            raise self._unavailable(error) from None
 
     async def _execute(self, batch: Sequence[Executable]) -> int:
         async with self._database.begin() as connection:
@@ -168,15 +168,14 @@ class SessionRows:
         else:
             _logger.warning("database: sessions are written again")
 
+    def _unavailable(self, error: Exception) -> Unavailable:
+        return Unavailable(
+            Reason.AUDIT_UNAVAILABLE,
+            "The bastion's database does not answer, so no session can begin. Please try again in a while.",
+            f"database {place(self._database.url)}: {describe(error)}",
+        )
+
 
 def _row(row: RowMapping) -> SessionRow:
     values: dict[str, Any] = dict(row)
     return SessionRow(**values)
-
-
-def _unavailable(error: Exception) -> Unavailable:
-    return Unavailable(
-        Reason.AUDIT_UNAVAILABLE,
-        "The bastion's database does not answer, so no session can begin. Please try again in a while.",
-        f"database: {describe(error)}",
-    )

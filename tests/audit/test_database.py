@@ -54,11 +54,11 @@ def _upgrade(database: Database, start: Any, results: Any) -> None:
 
 def test_bastions_that_start_at_once(empty_database: Database) -> None:
     fresh = multiprocessing.get_context("spawn")
-    start, results = fresh.Barrier(5), fresh.Queue()
-    processes = [fresh.Process(target=_upgrade, args=(empty_database, start, results)) for _ in range(5)]
+    start, results = fresh.Barrier(3), fresh.Queue()
+    processes = [fresh.Process(target=_upgrade, args=(empty_database, start, results)) for _ in range(3)]
     for process in processes:
         process.start()
-    assert [results.get(timeout=60) for _ in processes] == [""] * 5
+    assert [results.get(timeout=60) for _ in processes] == [""] * 3
     for process in processes:
         process.join(20)
     results.close()
@@ -116,8 +116,7 @@ async def test_errors_name_the_option_and_never_the_password(postgres: Postgres,
         assert problem.startswith("database.url: ")
         assert what in problem
         assert secret not in problem
-        assert problem.isascii()
-        assert "\n" not in problem
+        assert problem.isprintable()
 
 
 async def test_over_tcp_with_a_password(postgres: Postgres) -> None:
@@ -178,7 +177,7 @@ async def test_a_role_that_may_not_upgrade_says_who_may(postgres: Postgres) -> N
         await upgrade(Database(url=SecretStr(postgres.url(name, user=name))))
 
 
-def test_describe_is_one_line_of_ascii() -> None:
+def test_describe_is_one_printable_line() -> None:
     assert describe(OSError("a\n\x1b[31m\u202eb")) == r"a \x1b[31m\u202eb"
     assert describe(TimeoutError()) == "no answer in time"
     assert describe(sqlite3.OperationalError("disk is full")) == "disk is full"

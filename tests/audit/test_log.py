@@ -74,7 +74,9 @@ async def test_an_event_is_in_the_file_when_emit_returns_and_then_in_the_table(
     async with AuditLog(Audit(file=file), "b1", database) as log:
         connection = log.bind(**CONNECTION)
         await connection.emit(Event.CONNECTION_OPEN)
-        await connection.bind(user="alice").emit(Event.LOGIN_FAILED, method="ldap", reason=Reason.WRONG_CREDENTIALS)
+        await connection.bind(user="alice").emit(
+            Event.USER_LOGIN_FAILED, method="ldap", reason=Reason.WRONG_CREDENTIALS
+        )
         written = lines(file)
     assert [entry["event"] for entry in written] == ["connection.open", "user.login_failed"]
     assert CONNECTION.items() <= written[0].items()
@@ -159,11 +161,15 @@ async def test_a_file_that_hangs(tmp_path: Path, sqlite: AsyncEngine, monkeypatc
     async with asyncio.timeout(10):
         async with AuditLog(Audit(file=file), "b1", sqlite) as log:
             with pytest.raises(Unavailable, match="no answer in time"):
-                for _ in range(1000):
-                    await log.emit(Event.CONFIG_RELOADED, padding="x" * 4000)
+                await _flood(log)
     drain = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # lets the thread end
     assert os.read(drain, 1 << 20)
     os.close(drain)
+
+
+async def _flood(log: AuditLog) -> None:
+    for _ in range(1000):
+        await log.emit(Event.CONFIG_RELOADED, padding="x" * 4000)
 
 
 async def test_a_caller_that_is_cancelled_does_not_unwrite(file: Path, sqlite: AsyncEngine) -> None:

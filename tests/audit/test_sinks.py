@@ -1,7 +1,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from bastion.audit.events import Entry, Event, entry
 from bastion.audit.sinks import LineFile
+from tests.audit.waiting import eventually
 
 
 def made(number: int, padding: str = "") -> Entry:
@@ -48,12 +48,9 @@ async def test_a_full_disk_never_glues_two_events_together(small_disk: Path) -> 
     sink = LineFile(small_disk / "audit.jsonl")
     await sink.open()
     (small_disk / "other").write_bytes(b"x" * 20_480)
-    stored, number = [], 0
+    stored: list[int] = []
     with pytest.raises(OSError, match="No space left"):
-        while True:
-            batch = [made(number + i, "x" * 3000) for i in range(3)]
-            stored += range(number, number + await sink.write(batch))
-            number += 3
+        await _fill(sink, stored)
     assert numbers(sink.path) == [*stored, None]  # what was not stored is torn
     with pytest.raises(OSError, match="No space left"):
         await sink.write([made(1000)])
@@ -61,6 +58,11 @@ async def test_a_full_disk_never_glues_two_events_together(small_disk: Path) -> 
     assert await sink.write([made(1001), made(1002)]) == 2
     assert numbers(sink.path) == [*stored, None, 1001, 1002]
     await sink.close()
+
+
+async def _fill(sink: LineFile, stored: list[int]) -> None:
+    for number in range(0, 10_000, 3):
+        stored += range(number, number + await sink.write([made(number + i, "x" * 3000) for i in range(3)]))
 
 
 async def test_each_cut_of_a_write(small_disk: Path) -> None:
@@ -96,7 +98,7 @@ async def test_a_read_only_disk(small_disk: Path) -> None:
     sink = LineFile(small_disk / "audit.jsonl")
     await sink.open()
     await sink.close()
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,ro", str(small_disk)], check=True)
     sink = LineFile(small_disk / "audit.jsonl")
     with pytest.raises(OSError, match="Read-only file system"):
         await sink.open()
@@ -152,11 +154,9 @@ async def test_descriptors_are_given_back(tmp_path: Path) -> None:
         sink = LineFile(tmp_path / "audit.jsonl")
         await sink.open()
         await sink.close()
-    path = os.fspath(tmp_path / "audit.jsonl")
 
-    def is_open() -> bool:
-        return path in [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    async def closed() -> bool:
+        links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return tmp_path / "audit.jsonl" not in links
 
-    async with asyncio.timeout(10):
-        while is_open():
-            await asyncio.sleep(0.01)
+    await eventually(closed, "the file is closed")
