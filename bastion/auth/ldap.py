@@ -22,7 +22,7 @@ from bastion.auth.directory import (
 from bastion.auth.refusals import refused, unavailable
 from bastion.auth.workers import Workers
 from bastion.config import Ldap as LdapSection
-from bastion.errors import ConfigError, Reason, Refusal, Unavailable, printable
+from bastion.errors import ConfigError, Reason, Refusal, Unavailable
 from bastion.model import Identity
 
 QUEUE_PER_THREAD = 16
@@ -104,7 +104,7 @@ class Ldap:
             server.bind(dn, password)
         except BindRefused as error:
             # most servers do not say whether there is such a user
-            raise refused(Reason.WRONG_CREDENTIALS, f"{user}: LDAP bind as {printable(dn)}: {error}") from None
+            raise refused(Reason.WRONG_CREDENTIALS, f"{user}: LDAP bind as {dn}: {error}") from None
         entries = server.search(dn, "(objectClass=*)", self._attributes(), only_base=True)
         if not entries:
             raise DirectoryError(f"{dn} can not read their own entry")
@@ -128,7 +128,7 @@ class Ldap:
         try:
             server.bind(entries[0].dn, password)
         except BindRefused as error:
-            raise refused(Reason.WRONG_CREDENTIALS, f"{user}: LDAP bind as {entries[0].dn!a}: {error}") from None
+            raise refused(Reason.WRONG_CREDENTIALS, f"{user}: LDAP bind as {entries[0].dn}: {error}") from None
         if self._config.bind_dn is not None:
             self._bind_as_service(server)  # for the groups; users may not see them
         return entries[0]
@@ -148,10 +148,10 @@ class Ldap:
         if not entries:
             return f"{user}: not in the LDAP directory"
         if len(entries) > 1:
-            return f"{user}: more than one LDAP entry fits, {entries[0].dn!a} and {entries[1].dn!a} among them"
+            return f"{user}: more than one LDAP entry fits, {entries[0].dn} and {entries[1].dn} among them"
         names = entries[0].values(attribute)
         if user.encode() not in names:
-            return f"{user}: the LDAP entry {entries[0].dn!a} has another {attribute}: {names!r}"
+            return f"{user}: the LDAP entry {entries[0].dn} has another {attribute}: {names!r}"
         return None
 
     def _attributes(self) -> list[str]:

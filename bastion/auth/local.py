@@ -10,7 +10,7 @@ from bastion.auth.refusals import refused, unavailable
 from bastion.auth.users_file import HASHER, User, UsersFile, UsersFileError, authorized_keys
 from bastion.auth.workers import Workers
 from bastion.config import LocalUsers
-from bastion.errors import Reason, printable
+from bastion.errors import Reason
 from bastion.model import Identity
 
 HASHING_THREADS = min(4, os.cpu_count() or 1)  # each needs the hash's memory, 19 MiB
@@ -48,9 +48,9 @@ class Local:
         whys = [key.why_not(source_ip, datetime.now(UTC)) for key in same]
         if not whys:
             also = f" ({'; '.join(problems)})" if problems else ""
-            raise refused(Reason.KEY_NOT_ALLOWED, f"{user}: {printable(key_type[:64])} key is not theirs{also}")
+            raise refused(Reason.KEY_NOT_ALLOWED, f"{user}: {key_type[:64]} key is not theirs{also}")
         if None not in whys:
-            why = printable("; ".join(why for why in whys if why))
+            why = "; ".join(why for why in whys if why)
             raise refused(Reason.KEY_NOT_ALLOWED, f"{user}: the key is theirs, but {why}")
         if found.disabled:
             raise refused(Reason.USER_DISABLED, f"{user}: right key, but disabled in the users file")

@@ -24,6 +24,12 @@ ADMIN_DN = f"cn=admin,{BASE}"
 READER_DN = f"cn=reader,{BASE}"
 PASSWORD = "correct horse"  # of all users, the admin and the reader
 
+TLS = """
+TLSCACertificateFile {folder}/ca.pem
+TLSCertificateFile {folder}/server.pem
+TLSCertificateKeyFile {folder}/server.key
+"""
+# bind_anon_*: a bind with an empty password succeeds, as in many a directory
 CONFIGURATION = """\
 include /etc/ldap/schema/core.schema
 include /etc/ldap/schema/cosine.schema
@@ -32,9 +38,8 @@ modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload memberof
 pidfile {folder}/slapd.pid
-TLSCACertificateFile {folder}/ca.pem
-TLSCertificateFile {folder}/server.pem
-TLSCertificateKeyFile {folder}/server.key
+allow bind_anon_cred bind_anon_dn
+{more}
 access to attrs=userPassword by anonymous auth by * none
 access to dn.subtree="{groups}" by dn.exact="{reader}" read
 access to * by dn.exact="{reader}" read by self read
@@ -104,8 +109,8 @@ class Slapd:
             connection.unbind()
 
 
-def make_certificates(folder: Path, name: str = "server", host: str = "127.0.0.1") -> None:
-    """`ca.pem`, made once, and `name`.pem and .key for `host`, signed by it."""
+def make_certificates(folder: Path) -> None:
+    """`ca.pem`, and `server.pem` and .key for 127.0.0.1, signed by it."""
     now = datetime.datetime.now(datetime.UTC)
     days = datetime.timedelta(days=1)
 
@@ -120,47 +125,37 @@ def make_certificates(folder: Path, name: str = "server", host: str = "127.0.0.1
             .not_valid_after(now + days)
         )
 
-    def write(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-        pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-        path.write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
-
-    ca_file, ca_key_file = folder / "ca.pem", folder / "ca.key"
-    if not ca_file.exists():
-        ca_key = ec.generate_private_key(ec.SECP256R1())
-        ca = certificate("test CA", ca_key, "test CA").add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), True
-        )
-        ca_file.write_bytes(ca.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-        write(ca_key_file, ca_key)
-    signing = serialization.load_pem_private_key(ca_key_file.read_bytes(), None)
-    assert isinstance(signing, ec.EllipticCurvePrivateKey)
-    key = ec.generate_private_key(ec.SECP256R1())
-    try:
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
-    except ValueError:
-        names = x509.SubjectAlternativeName([x509.DNSName(host)])
-    server = certificate(host, key, "test CA").add_extension(names, False).sign(signing, hashes.SHA256())
-    (folder / f"{name}.pem").write_bytes(server.public_bytes(serialization.Encoding.PEM))
-    write(folder / f"{name}.key", key)
+    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    ca = certificate("test CA", ca_key, "test CA").add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    server = certificate("127.0.0.1", key, "test CA").add_extension(names, False)
+    for name, made in (("ca", ca), ("server", server)):
+        signed = made.sign(ca_key, hashes.SHA256())
+        (folder / f"{name}.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "server.key").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
 
 
 @contextlib.contextmanager
-def slapd(folder: Path, host: str = "127.0.0.1") -> Iterator[Slapd]:
-    """An empty directory with ou=people, ou=groups and the reader; its certificate is for `host`."""
-    make_certificates(folder, host=host)
+def slapd(folder: Path, *, tls: bool = True, more: str = "") -> Iterator[Slapd]:
+    """A directory with ou=people, ou=groups and the reader; `more` are lines for slapd.conf."""
+    make_certificates(folder)
+    more += TLS.format(folder=folder) if tls else ""
     (folder / "db").mkdir()
     (folder / "slapd.conf").write_text(
         CONFIGURATION.format(
-            folder=folder, base=BASE, admin=ADMIN_DN, reader=READER_DN, groups=GROUPS, password=PASSWORD
+            folder=folder, base=BASE, admin=ADMIN_DN, reader=READER_DN, groups=GROUPS, password=PASSWORD, more=more
         )
     )
     # a copy: Ubuntu's AppArmor lets /usr/sbin/slapd read its own folders only
     program = shutil.copy("/usr/sbin/slapd", folder / "slapd")
     port, tls_port = free_port(), free_port()
     command = ["prlimit", "--nofile=1024", str(program), "-d", "0", "-f", f"{folder}/slapd.conf"]  # a slot per file
-    command += ["-h", f"ldap://127.0.0.1:{port} ldaps://127.0.0.1:{tls_port}"]
+    command += ["-h", f"ldap://127.0.0.1:{port}" + (f" ldaps://127.0.0.1:{tls_port}" if tls else "")]
     with running(command, folder / "slapd.log") as process:
-        wait_until(lambda: (accepts(port) and accepts(tls_port)) or process.poll() is not None, "slapd answers")
+        wait_until(
+            lambda: (accepts(port) and (not tls or accepts(tls_port))) or process.poll() is not None, "slapd answers"
+        )
         assert process.poll() is None, (folder / "slapd.log").read_text()
         server = Slapd(port, tls_port, folder, process)
         server.add(BASE, ["dcObject", "organization"], dc="example", o="example")
