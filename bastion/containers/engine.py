@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
@@ -42,6 +43,7 @@ class Engine:
         self._running: set[Future[Any]] = set()
         self._client: docker.APIClient | None = None
         self._client_lock = Lock()
+        self._ssl_context: ssl.SSLContext | None = None
         self._closed = False
 
     async def call(self, function: Callable[[docker.APIClient], T], *, timeout: float | None = None) -> T:
@@ -89,6 +91,20 @@ class Engine:
         with contextlib.closing(client(MINIMUM_DOCKER_API_VERSION)) as asks:  # as version="auto" does, but trusting env
             version = str(asks.version(api_version=False)["ApiVersion"])
         return client(version)
+
+    async def ssl_context(self) -> ssl.SSLContext:
+        """What `section.tls` says, for the data plane."""
+        if self._ssl_context is None:
+            assert self.section.tls is not None
+            files = self.section.tls
+
+            def load(_: docker.APIClient) -> ssl.SSLContext:
+                context = ssl.create_default_context(cafile=files.ca)
+                context.load_cert_chain(files.cert, files.key)
+                return context
+
+            self._ssl_context = await self.call(load)
+        return self._ssl_context
 
     async def api_version(self) -> tuple[int, int]:
         """The engine's API version, say (1, 41)."""
