@@ -1,7 +1,7 @@
 """Keys out of bytes: every known sequence, in whatever pieces it comes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bastion.session.keyboard import Key, KeyDecoder
@@ -139,16 +139,19 @@ def test_what_follows_a_key_can_be_given_back_byte_for_byte() -> None:
 
 
 @given(st.lists(TYPED, max_size=8))
+@settings(deadline=None)
 def test_the_pieces_do_not_matter(chunks: list[bytes]) -> None:
     assert keys_of(*chunks) == keys_of(b"".join(chunks))
 
 
 @given(TYPED)
+@settings(deadline=None)
 def test_what_is_typed_prints(sent: bytes) -> None:
     assert all(isinstance(key, Key) or (len(key) == 1 and key.isprintable()) for key in keys_of(sent)[0])
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_text_is_taken_as_it_is(text: str) -> None:
     printable = "".join(char for char in text if char.isprintable())
     assert keys_of(printable.encode()) == (list(printable), b"")

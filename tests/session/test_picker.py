@@ -1,167 +1,24 @@
-"""The picker, seen through a terminal emulator (pyte) and driven by the bytes that terminals send."""
+"""The picker, seen through a terminal emulator and driven by the bytes that terminals send."""
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 
-import pyte
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from wcwidth import wcwidth
 
-from bastion.model import Address, Container, ContainerState, Terminal
-from bastion.session.inbox import Inbox
-from bastion.session.picker import FILTER_CHARACTERS, KEYS_AT_A_TIME, listing, pick
-
-DEADLINE = 10  # seconds
-DOWN, UP, PAGE_DOWN, PAGE_UP, HOME, END = b"\x1b[B", b"\x1b[A", b"\x1b[6~", b"\x1b[5~", b"\x1b[H", b"\x1b[F"
-UNUSUAL = "az.é界👍\u0301\u200d\u202e\xad\x1b\x07\x9b\r\n\0\ud800"
-
-
-def container(
-    app: str,
-    proc: str = "web",
-    instance: int = 1,
-    *,
-    image: str = "debian:12",
-    name: str | None = None,
-    state: ContainerState = ContainerState.RUNNING,
-) -> Container:
-    name = f"{app}-{proc}-{instance}" if name is None else name
-    return Container("local", name, name, image, {}, state, Address(app, proc, instance))
-
-
-def many(count: int) -> list[Container]:
-    return [container("app", "web", number) for number in range(1, count + 1)]
-
-
-class Tty:
-    """The client: a keyboard, and a screen that remembers what was on it before."""
-
-    def __init__(self, columns: int = 80, rows: int = 24, term: str = "xterm-256color") -> None:
-        self.terminal = Terminal(term, columns, rows)
-        self.resized = asyncio.Event()
-        self.inbox = Inbox(lambda: None, lambda: None)
-        self.sent = bytearray()
-        self.frames: list[bytes] = []
-        self.broken = False  # writing fails, as to a client that is gone
-        self.stuck = asyncio.Event()  # clear: the client does not read
-        self.stuck.set()
-        self._drawn = asyncio.Event()
-        self._main, self._alternate = self._screen(), self._screen()
-        self._main_stream, self._alternate_stream = pyte.ByteStream(self._main), pyte.ByteStream(self._alternate)
-        self.on_alternate = False
-        self._main_stream.feed(b"before\r\n")
-        self._untouched = self.state()
-
-    def _screen(self) -> pyte.Screen:
-        return pyte.Screen(min(self.terminal.columns, 300) or 80, min(self.terminal.rows, 100) or 24)
-
-    def write(self, data: bytes) -> None:
-        if self.broken:
-            raise BrokenPipeError
-        self.sent += data
-        self.frames.append(data)
-        for part in re.split(rb"(\x1b\[\?1049[hl])", data):
-            if part.startswith(b"\x1b[?1049"):
-                modes = set(self._shown.mode)  # they are the terminal's, not a screen's
-                self.on_alternate = part.endswith(b"h")
-                self._shown.mode = modes
-            else:
-                (self._alternate_stream if self.on_alternate else self._main_stream).feed(part)
-
-    async def drain(self) -> None:
-        self._drawn.set()
-        await self.stuck.wait()
-        if self.broken:
-            raise ConnectionResetError
-
-    def resize(self, columns: int, rows: int) -> None:
-        self.terminal = Terminal(self.terminal.term, columns, rows)
-        self._alternate.resize(rows, columns)
-        self._main.resize(rows, columns)
-        self.resized.set()
-
-    @property
-    def _shown(self) -> pyte.Screen:
-        return self._alternate if self.on_alternate else self._main
-
-    @property
-    def lines(self) -> list[str]:
-        return [line.rstrip() for line in self._shown.display]
-
-    @property
-    def selected(self) -> str:
-        (line,) = [line for line in self.lines if line.startswith("> ")]
-        return line.split()[1]
-
-    @property
-    def cursor(self) -> tuple[int, int]:
-        return self._shown.cursor.y, self._shown.cursor.x
-
-    @property
-    def hidden(self) -> bool:
-        return pyte.modes.DECTCEM not in self._shown.mode
-
-    def state(self) -> tuple[object, ...]:
-        return self.on_alternate, set(self._shown.mode), self._shown.cursor.attrs, self.cursor, self.lines
-
-    def assert_restored(self) -> None:
-        assert self.state() == self._untouched
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE):
-            while not condition():
-                self._drawn.clear()
-                await self._drawn.wait()
-
-    async def shows(self, text: str) -> None:
-        await self.until(lambda: any(text in line for line in self.lines))
-
-    async def send(self, keys: bytes) -> None:
-        """Type, and see what it does."""
-        drawn = len(self.frames)
-        self.inbox.feed(keys)
-        await self.until(lambda: len(self.frames) > drawn)
-
-    async def pick(self, containers: Sequence[Container]) -> Container | None:
-        async with asyncio.timeout(DEADLINE):
-            return await pick(containers, lambda: self.terminal, self.resized, self.inbox, self.write, self.drain)
-
-    async def answer(self, containers: Sequence[Container], keys: bytes) -> Container | None:
-        """What comes of these keys, sent at once; the screen is as before."""
-        self.inbox.feed(keys)
-        chosen = await self.pick(containers)
-        self.assert_restored()
-        return chosen
-
-
-@asynccontextmanager
-async def picking(tty: Tty, containers: Sequence[Container]) -> AsyncIterator[asyncio.Task[Container | None]]:
-    task = asyncio.create_task(tty.pick(containers))
-    try:
-        await tty.until(lambda: len(tty.frames) > 1)
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-    assert asyncio.all_tasks() == {asyncio.current_task()}  # no task of the picker's is left
-
-
-class Pieces:
-    """Gives each piece in a read of its own, then the end."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        self.pieces = list(pieces)
-
-    async def read(self) -> bytes:
-        await asyncio.sleep(0)
-        return self.pieces.pop(0) if self.pieces else b""
-
-    def unread(self, data: bytes) -> None:
-        self.pieces.insert(0, data)
+from bastion.model import ContainerState
+from bastion.session.picker import FILTER_CHARACTERS, KEYS_AT_A_TIME, listing
+from tests.session.tty import (
+    DOWN,
+    END,
+    HOME,
+    PAGE_DOWN,
+    PAGE_UP,
+    UP,
+    Tty,
+    assert_fits,
+    container,
+    many,
+    picking,
+)
 
 
 async def test_shows_what_there_is_in_order_and_leaves_the_screen_as_it_was() -> None:
@@ -525,94 +382,3 @@ def test_the_listing_says_what_to_do_and_has_a_line_for_each() -> None:
         ["shop.web.1", "paused", "debian:12"],
     ]
     assert text.isascii()
-
-
-# --- whatever is typed, whatever the labels say ---
-
-texts = st.text(st.sampled_from(UNUSUAL), max_size=30) | st.text(max_size=10)
-containers_of_any_kind = st.lists(
-    st.builds(
-        container,
-        texts,
-        texts,
-        st.integers(0, 10**12),
-        image=texts,
-        name=texts,
-        state=st.sampled_from(ContainerState),
-    ),
-    max_size=8,
-)
-pieces_of_keys = st.lists(
-    st.one_of(
-        st.binary(max_size=8),
-        st.sampled_from([DOWN, UP, PAGE_DOWN, PAGE_UP, HOME, END, b"\x1b", b"\r", b"\x7f", b"\x15", b"a"]),
-        st.sampled_from([char.encode("utf-8", "surrogatepass") for char in UNUSUAL]),
-    ),
-    max_size=30,
-)
-DRAWN = re.compile(r"\x1b\[\?(?:1049|7|25)[hl]|\x1b\[\d+;1H\x1b\[2K|\x1b\[\d*(?:;\d+)?[HJ]|\x1b\[[07]m")
-
-
-def assert_fits(frame: bytes, columns: int, rows: int) -> None:
-    for piece in re.split(r"\x1b\[(?=\d+;1H\x1b\[2K)", frame.decode())[1:]:
-        assert int(piece.partition(";")[0]) <= rows
-        text = DRAWN.sub("", piece.partition("\x1b[2K")[2])
-        assert sum(map(wcwidth, text)) <= columns
-
-
-@given(
-    containers_of_any_kind,
-    pieces_of_keys,
-    st.sampled_from(["xterm", "dumb"]),
-    st.integers(1, 90),
-    st.integers(1, 30),
-)
-@settings(max_examples=300, deadline=None)
-def test_any_bytes_leave_the_terminal_restored(
-    containers: list[Container], pieces: list[bytes], term: str, columns: int, rows: int
-) -> None:
-    async def run() -> None:
-        tty = Tty(columns, rows, term)
-        source = Pieces(*pieces)
-        chosen = await pick(containers, lambda: tty.terminal, tty.resized, source, tty.write, tty.drain)
-        assert chosen is None or (chosen in containers and chosen.state is ContainerState.RUNNING)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        if chosen is not None:
-            assert b"".join(pieces).endswith(b"".join(source.pieces))
-        if term == "dumb":
-            assert tty.sent.endswith(b"\r\n")
-        else:
-            tty.assert_restored()
-            # nothing but what the picker itself draws and printable text
-            text = DRAWN.sub("", tty.sent.decode())
-            assert text.isprintable()
-        assert tty.sent.decode().replace("\r\n", "").replace("\b", "").replace("\x1b", "").isprintable()
-
-    asyncio.run(run())
-
-
-@given(containers_of_any_kind)
-def test_any_label_leaves_the_listing_printable(containers: list[Container]) -> None:
-    text = listing(containers)
-    assert text.count("\n") == 1 + len(containers)
-    assert text.replace("\n", "").isprintable()
-
-
-@given(st.lists(st.builds(container, st.text(st.sampled_from("ab界é👍\x1b\u0301"), max_size=60)), max_size=5))
-@settings(max_examples=100, deadline=None)
-def test_no_line_is_wider_than_the_terminal(containers: list[Container]) -> None:
-    async def run() -> None:
-        for columns in (1, 2, 3, 10, 39, 40, 41):
-            tty = Tty(columns, 6)
-            await pick(
-                containers,
-                lambda tty=tty: tty.terminal,
-                tty.resized,
-                Pieces("界é\u0301".encode()),
-                tty.write,
-                tty.drain,
-            )
-            for frame in tty.frames[1:-1]:
-                assert_fits(frame, columns, 6)
-
-    asyncio.run(run())
