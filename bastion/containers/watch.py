@@ -216,8 +216,8 @@ class _Following:
         finally:
             # A thread can not be cancelled: until the stream is open, it ends by its time limits.
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if self._opened.done():
-                with contextlib.suppress(RuntimeError, OSError):  # it has ended by itself
+            if not reading.done():
+                with contextlib.suppress(RuntimeError, ValueError, OSError):  # it ends by itself in this moment
                     self._opened.result().shutdown()
             await asyncio.wait({reading})
             reading.exception()  # retrieved: nobody else will

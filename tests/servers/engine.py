@@ -118,8 +118,8 @@ class Engine:
 
 
 @contextlib.contextmanager
-def docker_engine(folder: Path) -> Iterator[Engine]:
-    """A dockerd without any network, so that it never touches the machine's own; takes about a second."""
+def dockerd(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A dockerd that answers at `folder`/docker.sock, without any network: it never touches the machine's own."""
     assert os.geteuid() == 0, "the tests start a Docker engine of their own, which needs root: sudo make test"
     socket = folder / "docker.sock"
     command = [
@@ -139,13 +139,21 @@ def docker_engine(folder: Path) -> Iterator[Engine]:
     ]
     with running(command, folder / "dockerd.log") as process:
         wait_until(lambda: accepts_unix(socket) or process.poll() is not None, "dockerd answers")
-        client = docker.DockerClient(base_url=f"unix://{socket}", timeout=60)
+        yield process
+
+
+@contextlib.contextmanager
+def docker_engine(folder: Path) -> Iterator[Engine]:
+    """A dockerd with the images of the tests; takes about a second."""
+    url = f"unix://{folder}/docker.sock"
+    with dockerd(folder) as process:
+        client = docker.DockerClient(base_url=url, timeout=60)
         try:
             client.ping()
             import_tree(client, busybox_tar(), BUSYBOX)
             import_tree(client, busybox_tar(("sleep",)), NO_SHELL)
             import_tree(client, debian_tar(), DEBIAN)
-            engine = Engine(f"unix://{socket}", folder, client, process)
+            engine = Engine(url, folder, client, process)
             yield engine
             for container in engine.started:
                 with contextlib.suppress(docker.errors.APIError):
