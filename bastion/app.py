@@ -1,1 +1,106 @@
 """The only wiring: configuration -> running -> drained."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+
+from bastion.audit.database import create_engine, upgrade
+from bastion.audit.events import Event
+from bastion.audit.log import AuditLog
+from bastion.audit.sessions import SessionRows
+from bastion.auth.authenticator import Authenticator
+from bastion.config import Config
+from bastion.containers.directory import Directory
+from bastion.containers.engine import Engine
+from bastion.containers.processes import Reaper
+from bastion.errors import ConfigError, Unavailable
+from bastion.model import Address, Container, ContainerState
+from bastion.recording.store import RecordingStore
+from bastion.session.rooms import Rooms
+from bastion.session.sessions import Sessions
+from bastion.ssh import host_keys
+from bastion.ssh.listener import Listener
+
+_logger = logging.getLogger(__name__)
+
+DRAIN_GRACE = 10.0  # seconds for sessions to be ended with a sentence, and for their processes to be hung up
+
+
+def run(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError where it can not start."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("asyncssh", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    asyncio.run(_serve(config))
+    return 0
+
+
+async def _serve(config: Config) -> None:
+    """Start what others stand on first; each part is ended, whatever happens to those above it."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    keys = host_keys.load(config.ssh.host_keys)
+    await upgrade(config.database)
+    async with contextlib.AsyncExitStack() as parts:
+        database = create_engine(config.database)
+        parts.push_async_callback(database.dispose)
+        log = await parts.enter_async_context(AuditLog(config.audit, config.bastion_id, database))
+        rows = await parts.enter_async_context(SessionRows(database, config.bastion_id))
+        authenticator = Authenticator(config.auth)
+        parts.push_async_callback(authenticator.close)
+        recordings = RecordingStore(config.recording)
+        parts.push_async_callback(recordings.close)
+        engines = {section.name: Engine(section) for section in config.engines}
+        for engine in engines.values():
+            parts.push_async_callback(engine.close)
+        directory = Directory(list(engines.values()), config.access.protected)
+        parts.push_async_callback(directory.close)
+        await directory.start()
+        reaper = Reaper()
+        parts.push_async_callback(reaper.close, DRAIN_GRACE)
+        await _close_lost(rows, log, reaper, engines, directory)
+        sessions = Sessions(Rooms(config.access, directory, engines, reaper, recordings, rows))
+        listener = Listener(config.ssh, keys, authenticator, sessions, log)
+        parts.push_async_callback(listener.close)
+        parts.push_async_callback(sessions.close, DRAIN_GRACE)
+        try:
+            await listener.start()
+        except OSError as error:
+            raise ConfigError([error.strerror or str(error)]) from None
+        _logger.info("serving on %s", ", ".join(config.ssh.listen))
+        await stop.wait()
+        _logger.info("shutting down")
+        await listener.stop_accepting()
+
+
+async def _close_lost(
+    rows: SessionRows, log: AuditLog, reaper: Reaper, engines: Mapping[str, Engine], directory: Directory
+) -> None:
+    """Say of the sessions that a crash cut short that they are lost, and end what they left running."""
+    try:
+        known = {container.id: container for container in directory.all()}
+    except Unavailable:
+        known = {}  # the reaper waits for the engine
+    for row in await rows.close_lost():
+        address = Address(row.app_name, row.proc_name, row.instance_no)
+        await log.emit(
+            Event.SESSION_END,
+            connection_id=row.connection_id,
+            session_id=row.session_id,
+            user=row.user,
+            source_ip=row.source_ip,
+            address=str(address),
+            container_id=row.container_id,
+            engine=row.engine,
+            status=row.status,
+            exit_status=None,
+        )
+        if row.engine in engines:
+            container = known.get(row.container_id) or Container(
+                row.engine, row.container_id, row.container_id, "", {}, ContainerState.STOPPED, address
+            )
+            reaper.reap(engines[row.engine], container, row.session_id)

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from bastion.cli import keys
+from bastion.cli import db, keys, sessions, users
 from bastion.cli.check_config import check_config
+from bastion.cli.play import play
 from bastion.cli.serve import serve
 from bastion.errors import BastionError, printable
 
@@ -19,6 +20,10 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(check_config)
 app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")
+app.add_typer(sessions.app, name="sessions")
+app.add_typer(db.app, name="db")
+app.command()(play)
 
 
 @app.command()

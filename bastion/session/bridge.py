@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from bastion.model import Chunk, Stream, Terminal
@@ -38,11 +39,19 @@ class Bridge:
     Control has a pump of its own, since a signal must arrive while the program reads no input.
     """
 
-    def __init__(self, client: Client, inbox: Inbox, program: Program, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        client: Client,
+        inbox: Inbox,
+        program: Program,
+        recorder: Recorder,
+        log_resize: Callable[[Terminal], Awaitable[None]],
+    ) -> None:
         self._client = client
         self._inbox = inbox
         self._program = program
         self._recorder = recorder
+        self._log_resize = log_resize
         self._size: Terminal | None = None
         self._signals: list[str] = []
         self._control = asyncio.Event()
@@ -125,6 +134,7 @@ class Bridge:
             if self._size is not None:
                 size, self._size = self._size, None
                 await self._recorder.resize(size.columns, size.rows)
+                await self._log_resize(size)
                 await self._program.resize(size.columns, size.rows)
             while self._signals:
                 await self._program.signal(self._signals[0])

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from bastion import config
+from bastion.access.address import names_exactly
 from bastion.access.ownership import decide
 from bastion.errors import Reason, Refusal
 from bastion.model import Address, Container, ContainerState, Decision, Identity
@@ -31,7 +32,12 @@ def none_fits(identity: Identity, address: Address | None, candidates: Sequence[
 
 
 def running(fitting: Owned, address: Address | None) -> Owned:
-    """Those that can be entered now; a Refusal says why where there is none."""
+    """Those that can be entered now; a Refusal says why where there is none.
+
+    One that the address names to the letter is meant, whatever else fits.
+    """
+    if address is not None:
+        fitting = [pair for pair in fitting if names_exactly(address, pair[0].address)] or fitting
     ready = [(container, decision) for container, decision in fitting if container.state is ContainerState.RUNNING]
     if ready:
         return ready

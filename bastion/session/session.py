@@ -6,13 +6,12 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable
-from dataclasses import replace
 
 from bastion.audit.events import Event
 from bastion.audit.log import BoundLog
 from bastion.containers.exec import Exec, ExecSpec, start
 from bastion.containers.shell import command_argv, shell_argv
-from bastion.errors import Reason, Refusal
+from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Container, ContainerState, Decision, Stream, Terminal
 from bastion.recording.recorder import Recorder, Summary
 from bastion.session.bridge import Bridge
@@ -104,10 +103,9 @@ class Session:
         self._container = container
         unsubscribe = self._rooms.directory.subscribe(container, self._container_changed)
         try:
-            await self._record(container, decision)
+            recorder = await self._record(container, decision)
             program = await self._exec(container)
-            assert self._recorder is not None
-            self._bridge = Bridge(self._client, self.inbox, program, self._recorder)
+            self._bridge = Bridge(self._client, self.inbox, program, recorder, self._log_resize)
             if self._terminal is not None and self._resized.is_set():
                 self._bridge.resize(self._terminal)
             await self._bridge.run()
@@ -143,9 +141,14 @@ class Session:
         )
         if chosen is None:
             raise Refusal(Reason.AMBIGUOUS_ADDRESS, "Nothing was chosen.")
-        return next(pair for pair in ready if pair[0] is chosen)
+        # Choosing may have taken hours: what was true then is asked again.
+        candidates = [container for container in directory.all() if container.id == chosen.id]
+        fitting = owned(request.identity, candidates, self._rooms.access)
+        if not fitting:
+            raise none_fits(request.identity, chosen.address, candidates)
+        return running(fitting, chosen.address)[0]
 
-    async def _record(self, container: Container, decision: Decision) -> None:
+    async def _record(self, container: Container, decision: Decision) -> Recorder:
         """Before anything runs: a row, an event, a file. What can't be recorded does not happen."""
         request = self._request
         self._log = self._log.bind(address=str(container.address), container_id=container.id, engine=container.engine)
@@ -168,11 +171,16 @@ class Session:
         )
         await self._log.emit(
             Event.SESSION_START,
-            rule=decision.rule,
+            kind="shell" if request.command is None else "exec",
             command=request.command,
             terminal=request.terminal is not None,
+            rule=decision.rule,
             recording=str(self._recorder.path),
         )
+        return self._recorder
+
+    async def _log_resize(self, terminal: Terminal) -> None:
+        await self._log.emit(Event.SESSION_RESIZE, columns=terminal.columns, rows=terminal.rows)
 
     async def _exec(self, container: Container) -> Exec:
         request = self._request
@@ -213,12 +221,16 @@ class Session:
     async def _close(self, outcome: Outcome) -> None:
         await self._say_farewell(outcome)
         left_behind = await self._end_program(outcome)
-        summary = await self._close_recording()
+        how = outcome.exit_signal or (outcome.exit_status if outcome.clean else outcome.status.value)
+        summary = await self._recorder.close(how) if self._recorder is not None else None
         if self._row_begun:
             await self._log_end(outcome, left_behind, summary)
             await self._rooms.rows.end(self.id, outcome.status)
         elif outcome.reason is not None:
-            await self._logged(self._log.emit(Event.ACCESS_DENIED, reason=outcome.reason, detail=outcome.log_text))
+            address = str(self._request.address) if self._request.address is not None else None
+            await self._logged(
+                self._log.emit(Event.ACCESS_DENIED, address=address, reason=outcome.reason, detail=outcome.log_text)
+            )
 
     async def _say_farewell(self, outcome: Outcome) -> None:
         if outcome.sentence:
@@ -237,35 +249,31 @@ class Session:
 
     async def _end_program(self, outcome: Outcome) -> int | None:
         """Hang up what runs; after a clean end count what was left behind on purpose. None: not known."""
-        if self._starting is None:
+        if self._starting is None or self._container is None:
             return None
         await asyncio.wait({self._starting})
-        if self._starting.exception() is not None:
-            return None  # start() itself leaves nothing
+        engine, reaper = self._rooms.engines[self._container.engine], self._rooms.reaper
+        failure = self._starting.exception()
+        if failure is not None:
+            if isinstance(failure, Unavailable):  # it may have been started all the same
+                reaper.reap(engine, self._container, self.id)
+            return None
         program = self._starting.result()
         try:
-            if not outcome.clean:
-                self._rooms.reaper.terminate(program)
-                return None
-            return await asyncio.wait_for(program.left_behind(), COUNT_LIMIT)
+            if outcome.clean:
+                return await asyncio.wait_for(program.left_behind(), COUNT_LIMIT)
+            reaper.reap(engine, self._container, self.id, program.is_over)
         except (Refusal, TimeoutError):
-            return None
+            pass
         finally:
             await program.close()
-
-    async def _close_recording(self) -> Summary | None:
-        if self._recorder is None:
-            return None
-        try:
-            return await self._recorder.close()
-        except Refusal as refusal:
-            await self._logged(self._log.emit(Event.RECORDING_FAILED, reason=refusal.reason, detail=refusal.log_text))
-            return None
+        return None
 
     async def _log_end(self, outcome: Outcome, left_behind: int | None, summary: Summary | None) -> None:
-        if outcome.reason is Reason.RECORDING_FAILED or (self._recorder is not None and self._recorder.failure):
-            detail = outcome.log_text or (self._recorder.failure if self._recorder else None)
-            await self._logged(self._log.emit(Event.RECORDING_FAILED, reason=Reason.RECORDING_FAILED, detail=detail))
+        if summary is not None and summary.failure is not None:
+            await self._logged(
+                self._log.emit(Event.RECORDING_FAILED, reason=Reason.RECORDING_FAILED, detail=summary.failure)
+            )
         await self._logged(
             self._log.emit(
                 Event.SESSION_END,

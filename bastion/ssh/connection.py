@@ -38,7 +38,7 @@ class Connection(asyncssh.SSHServer):
         self._conn: asyncssh.SSHServerConnection | None = None
         self._source_ip = ""
         self._user_name: str | None = None  # as the client sent it, address and all
-        self._user = ""
+        self._user, self._address = "", ""
         self._tries = 0
         self._key_queries = 0
         self._identity: Identity | None = None
@@ -89,12 +89,12 @@ class Connection(asyncssh.SSHServer):
             self._listener.own(self._close(exc))
 
     async def _close(self, exc: Exception | None) -> None:
-        if self._user_name is not None and not self._authenticated and self._tries == 0:
-            exc = exc or ConnectionError("no way to sign in was tried")
-        detail = f"{type(exc).__name__}: {exc}" if exc is not None else None
+        reason = type(exc).__name__ if exc is not None else "disconnect"
+        seconds = round(time.monotonic() - self._began, 3)
         with contextlib.suppress(Refusal):  # it is closed already
-            seconds = round(time.monotonic() - self._began, 3)
-            await self._log.emit(Event.CONNECTION_CLOSE, seconds=seconds, detail=detail)
+            await self._log.emit(
+                Event.CONNECTION_CLOSE, reason=reason, detail=str(exc) if exc is not None else None, seconds=seconds
+            )
 
     def disconnect(self, sentence: str) -> None:
         """Say why (RFC 4253 section 11.1) and close."""
@@ -107,7 +107,8 @@ class Connection(asyncssh.SSHServer):
         if self._user_name is not None and self._user_name != username:
             raise asyncssh.ProtocolError("Change of username not allowed")  # as sshd has it
         self._user_name = username
-        self._user = username.rpartition("+")[0] or username
+        user, plus, address = username.rpartition("+")
+        self._user, self._address = (user, address) if plus else (username, "")
         self._log = self._log.bind(user=self._user)
         if self._listener.section.banner and self._conn is not None:
             self._conn.send_auth_banner(self._listener.section.banner)
@@ -175,7 +176,7 @@ class Connection(asyncssh.SSHServer):
 
     async def _failed(self, method: str, refusal: Refusal) -> None:
         try:
-            await self._log.emit(Event.LOGIN_FAILED, method=method, reason=refusal.reason, detail=refusal.log_text)
+            await self._log.emit(Event.USER_LOGIN_FAILED, method=method, reason=refusal.reason, detail=refusal.log_text)
         except Refusal as unlogged:
             raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, unlogged.user_text) from None
 
@@ -252,6 +253,6 @@ class Connection(asyncssh.SSHServer):
 
     async def _log_refused(self, reason: Reason, detail: str) -> None:
         try:
-            await self._log.emit(Event.ACCESS_DENIED, reason=reason, detail=detail)
+            await self._log.emit(Event.ACCESS_DENIED, address=self._address, reason=reason, detail=detail)
         except Refusal as unlogged:
             self.disconnect(unlogged.user_text)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Coroutine, Sequence
 
 import asyncssh
+from asyncssh.kex import get_kex_algs
 
 from bastion import config
 from bastion.audit.log import AuditLog
@@ -20,8 +21,6 @@ _logger = logging.getLogger(__name__)
 _KEX = (
     "curve25519-sha256",
     "mlkem768x25519-sha256",
-    "sntrup761x25519-sha512",
-    "sntrup761x25519-sha512@openssh.com",
     "curve25519-sha256@libssh.org",
     "diffie-hellman-group16-sha512",
     "diffie-hellman-group18-sha512",
@@ -57,7 +56,7 @@ class Listener:
 
     async def start(self) -> None:
         """Bind every address; raises OSError naming the one that can't be had."""
-        available = set(asyncssh.public_kex_algs())
+        available = {name.decode("ascii") for name in get_kex_algs()}  # ML-KEM needs a new enough cryptography
         for address in self.section.listen:
             host, port = host_and_port(address)
             try:

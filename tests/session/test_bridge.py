@@ -98,8 +98,11 @@ class Bridged:
         self.happened = Happened()
         self.client, self.program, self.recorder = (made(self.happened) for made in (Client, Program, Recorder))
         self.inbox = Inbox(lambda: None, lambda: None)
-        self.bridge = Bridge(self.client, self.inbox, self.program, self.recorder)  # type: ignore[arg-type]  # a part of a Client
+        self.bridge = Bridge(self.client, self.inbox, self.program, self.recorder, self.log_resize)  # type: ignore[arg-type]  # a part of a Client
         self.running = asyncio.create_task(self.bridge.run())
+
+    async def log_resize(self, terminal: Terminal) -> None:
+        self.happened.append(("logged resize", (terminal.columns, terminal.rows)))
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(5):
