@@ -111,7 +111,7 @@ def decode_header(line: bytes) -> Header:
             command=fields.get("command"),
             env=fields.get("env", {}),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RecordingError(f"not an asciicast header: {error!r}") from error
 
 
@@ -136,7 +136,7 @@ def decode_event(line: bytes) -> Event:
         if code in STREAMS and code.endswith("b"):
             return Event(float(time), code, pybase64.b64decode(data, validate=True))
         return Event(float(time), code, data.encode("utf-8", "surrogateescape"))
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise RecordingError(f"not an asciicast event: {error}") from error
 
 

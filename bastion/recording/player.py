@@ -20,10 +20,9 @@ _TOKEN = re.compile(
     r"|\x1b\[(?P<private>\??)(?P<numbers>[0-9;:]{0,64})(?P<final>[@-~])"
     r"|(?P<escape>\x1b[78DEM]|\x1b[()][0AB])"
     r"|(?P<string>(?:\x1b[]PX^_]|[\x90\x98\x9d-\x9f]))"
-    r"|(?P<unfinished>\x1b(?:[()]|\[[ -?]{0,66})?\Z)"
-    r"|\x1b\[[ -?]*[@-~]?"  # any other CSI
-    r"|\x1b[ -/]*[0-~]?"  # any other escape sequence
-    r"|\x9b[ -?]*[@-~]?"
+    r"|(?P<unfinished>(?:(?:\x1b\[|\x9b)[ -?]{0,66}|\x1b[ -/]{0,8})\Z)"
+    r"|(?:\x1b\[|\x9b)[ -?]{0,66}[@-~]?"  # any other CSI
+    r"|\x1b[ -/]{0,8}[0-~]?"  # any other escape sequence
     r"|."
 )
 # ST, BEL, CAN, SUB end a string; so does ESC, of what comes next. A newline does too, or one could hide all the rest

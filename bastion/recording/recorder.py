@@ -27,11 +27,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was recorded. `sha256` of a terminal's input is None: typed passwords could be guessed from it."""
+    """What was recorded. `streams` is ready for the audit log: `{"o": {"bytes": 12, "sha256": "…"}, …}`.
+
+    The SHA-256 of a terminal's input is None: typed passwords could be guessed from it.
+    """
 
     path: Path
-    bytes: Mapping[Stream, int]
-    sha256: Mapping[Stream, str | None]
+    streams: Mapping[str, Mapping[str, int | str | None]]
     failure: str | None  # why the recording is not complete
 
 
@@ -144,6 +146,8 @@ class _Tape:
                 self._tell(now, self.redactor.output(now, text_of(data)), lines)
         elif len(data) > room:
             self._truncate(now, stream, data[:room], lines)
+        elif self.terminal and stream is Stream.INPUT:
+            self._record(now, stream, text_of(data), lines)  # the redactor puts split characters together
         elif self.terminal:
             text, track.held = split_text(data)
             self._record(now, stream, text, lines)
@@ -231,7 +235,7 @@ class Recorder:
 
     @property
     def holding(self) -> bool:
-        """Whether up to 3 bytes of a character wait for its rest. Only on a terminal; `flush` releases them."""
+        """Whether up to 3 bytes of a terminal's output wait for the rest of a character; `flush` releases them."""
         return self._tape.holding
 
     async def write(self, chunks: list[Chunk]) -> list[Chunk]:
@@ -249,7 +253,7 @@ class Recorder:
         """The terminal has another size, in characters."""
         await self._do(partial(self._tape.resize, self._now(), columns, rows))
 
-    async def close(self, exit: int | str | None) -> Summary:  # noqa: A002 - the word of the field
+    async def close(self, exit: int | str | None = None) -> Summary:  # noqa: A002 - the word of the field
         """Ends the recording with the exit status or a word on how it ended, and brings it to the disk.
 
         Raises nothing: `Summary.failure` says what went wrong. Closing again gives the same summary.
@@ -269,9 +273,9 @@ class Recorder:
                 tape.failure = tape.failure or describe(error)
         return Summary(
             path=self.path,
-            bytes={stream: track.bytes for stream, track in tape.tracks.items()},
-            sha256={
-                stream: track.sha256.hexdigest() if track.sha256 else None for stream, track in tape.tracks.items()
+            streams={
+                str(stream): {"bytes": track.bytes, "sha256": track.sha256.hexdigest() if track.sha256 else None}
+                for stream, track in tape.tracks.items()
             },
             failure=tape.failure,
         )

@@ -17,7 +17,7 @@ import unicodedata
 from collections import deque
 from dataclasses import dataclass
 
-from bastion.recording.asciicast import WITHHELD, Code
+from bastion.recording.asciicast import WITHHELD, Code, text_of
 
 SETTLE = 2.0  # seconds without a key after which what was not echoed will not be
 MAX_PENDING = 4096  # characters that wait for their echo
@@ -57,6 +57,12 @@ class _Run:
     echoed: int = 0
     masked: bool = False
 
+    def extend(self, text: str) -> None:
+        """Also puts a character together that was typed in two pieces."""
+        self.text = self.text[: self.echoed] + text_of(
+            (self.text[self.echoed :] + text).encode("utf-8", "surrogateescape")
+        )
+
     @property
     def awaited(self) -> bool:
         return not self.masked and self.echoed < len(self.text)
@@ -92,17 +98,16 @@ class Redactor:
                 return [*told, (Code.PASSED_ON, WITHHELD), (Code.REDACTED, WITHHELD)]
         announced = ""
         for token in _INPUT.finditer(text):
-            self._size += len(token[0])
             if token["text"] is None:
                 self._queue.append(token[0])
+                self._size += len(token[0])
                 announced += token[0]
             elif self._type(token[0]):
                 announced += WITHHELD
-        shown = self._tell()
+        told += self._tell()
         if self._queue and announced:
-            # what is told at once need not be announced, but it does no harm in the rare case of both
-            shown.append((Code.PASSED_ON, announced))
-        return told + shown
+            told.append((Code.PASSED_ON, announced))
+        return told
 
     def output(self, now: float, text: str) -> list[Told]:
         """What this output, already recorded, shows of the input before it."""
@@ -132,13 +137,16 @@ class Redactor:
         if isinstance(last, _Run):
             if not last.masked and not last.awaited:
                 self._here()
-            last.text += text
+            before = len(last.text)
+            last.extend(text)
+            self._size += len(last.text) - before
             return False
         if last is None and not self._after_newline:
             self._here()
         # after any other control character that is still waiting, nobody knows where this would be shown
         known = last is None or last in ("\r", "\n")
         self._queue.append(_Run(text, masked=not known))
+        self._size += len(text)
         return True
 
     def _here(self) -> None:

@@ -33,20 +33,22 @@ class RecordingStore:
         *,
         user: str,
         address: str,
-        started: datetime,
+        started: datetime | None = None,
         command: str | None = None,
         env: Mapping[str, str] | None = None,
         terminal: Terminal | None = None,
     ) -> Recorder:
         """A new recording with its header on file.
 
-        `started` has a time zone; `env` is what the header shows of the environment, TERM is added.
+        `started` has a time zone, and is now if left out; `env` is what the header shows of the environment, to which
+        TERM is added.
         Raises Refusal (RECORDING_FAILED), ValueError for a session id that is no safe file name.
         """
         if not _SAFE.fullmatch(session_id):
             raise ValueError(f"a session id has letters, digits, - and _ only, not {session_id!r}")
         if self._closed:
             raise Refusal(Reason.SHUTTING_DOWN, "The bastion is shutting down.", "the recording store is closed")
+        started = started or datetime.now(UTC)
         writers = self._writers = self._writers or Writers()
         header = Header(
             session_id=session_id,

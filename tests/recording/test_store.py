@@ -1,0 +1,144 @@
+"""Where recordings are, who may read them, and how they are found."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from bastion.config import Recording
+from bastion.errors import Refusal
+from bastion.model import Terminal
+from bastion.recording.asciicast import Reader, RecordingError
+from bastion.recording.store import RecordingStore
+
+STARTED = datetime(2024, 2, 29, 23, 30, tzinfo=timezone(timedelta(hours=-2)))
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[RecordingStore]:
+    store = RecordingStore(Recording(folder=tmp_path / "recordings"))
+    yield store
+    await store.close()
+
+
+async def record(store: RecordingStore, session_id: str, started: datetime | None = STARTED) -> Path:
+    recorder = await store.open(session_id, user="alice", address="web.worker.1", started=started, command="id")
+    await recorder.close(0)
+    return recorder.path
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what other threads do has no event
+            await asyncio.sleep(0.005)
+
+
+async def test_folders_by_utc_date_and_nobody_else_may_read(store: RecordingStore, tmp_path: Path) -> None:
+    path = await record(store, "abc-1")
+    assert path == tmp_path / "recordings/2024/03/01/abc-1.cast"
+    assert path.stat().st_mode & 0o777 == 0o600
+    for folder in list(path.parents)[:4]:
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
+
+
+async def test_header_is_written_at_once(store: RecordingStore) -> None:
+    recorder = await store.open(
+        "abc", user="alice", address="web.worker.1", started=STARTED, command="vi", env={"LANG": "C"},
+        terminal=Terminal("xterm-256color", 132, 43),
+    )  # fmt: skip
+    with recorder.path.open("rb") as file:
+        header = Reader(file).header
+    assert (header.session_id, header.user, header.address, header.command) == ("abc", "alice", "web.worker.1", "vi")
+    assert (header.columns, header.rows, header.terminal) == (132, 43, True)
+    assert header.env == {"LANG": "C", "TERM": "xterm-256color"}
+    assert header.timestamp == STARTED.timestamp()
+    await recorder.close(0)
+
+
+async def test_start_is_now_if_left_out(store: RecordingStore) -> None:
+    path = await record(store, "abc", None)
+    assert path.parent.name in {(datetime.now(UTC) - timedelta(minutes=m)).strftime("%d") for m in (0, 1)}
+
+
+@pytest.mark.parametrize("session_id", ["", ".", "..", "../x", "a/b", "a\0b", "-x", "a\n", "a b", "é", "*", "x" * 200])
+async def test_session_ids_that_are_no_safe_file_names_are_rejected(store: RecordingStore, session_id: str) -> None:
+    with pytest.raises(ValueError, match="session id"):
+        await record(store, session_id)
+    with pytest.raises(RecordingError, match="session id"):
+        store.find(session_id)
+
+
+async def test_nothing_that_exists_is_overwritten_or_followed(store: RecordingStore, tmp_path: Path) -> None:
+    path = await record(store, "abc")
+    content = path.read_bytes()
+    with pytest.raises(Refusal, match="EEXIST"):
+        await record(store, "abc")
+    assert path.read_bytes() == content
+    elsewhere = tmp_path / "elsewhere"
+    path.with_name("link.cast").symlink_to(elsewhere)
+    with pytest.raises(Refusal, match="EEXIST"):
+        await record(store, "link")
+    assert not elsewhere.exists()
+    elsewhere.mkdir()
+    (tmp_path / "recordings/2024/04").symlink_to(elsewhere)
+    with pytest.raises(Refusal):
+        await record(store, "abc2", STARTED + timedelta(days=31))
+    assert not list(elsewhere.iterdir())
+
+
+async def test_found_by_id_or_unique_beginning(store: RecordingStore) -> None:
+    one = await record(store, "abc-1")
+    await record(store, "abc-12")
+    other = await record(store, "xyz", STARTED + timedelta(days=1))
+    assert store.find("abc-1") == one
+    assert store.find("x") == other
+    with pytest.raises(RecordingError, match="2 recordings fit abc…: abc-1, abc-12"):
+        store.find("abc")
+    with pytest.raises(RecordingError, match="no recording of a session q"):
+        store.find("q")
+
+
+async def test_a_folder_that_is_gone_later_is_not_made_anew(store: RecordingStore, tmp_path: Path) -> None:
+    await record(store, "abc")
+    (tmp_path / "recordings").rename(tmp_path / "moved")
+    with pytest.raises(Refusal, match="ENOENT"):
+        await record(store, "def")
+    assert not (tmp_path / "recordings").exists()
+    (tmp_path / "moved").rename(tmp_path / "recordings")
+    await record(store, "def")
+
+
+async def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "recordings").touch()
+    store = RecordingStore(Recording(folder=tmp_path / "recordings"))
+    with pytest.raises(Refusal, match=r"EEXIST|ENOTDIR"):
+        await record(store, "abc")
+    await store.close()
+
+
+async def test_a_cancelled_open_leaves_nothing_open(store: RecordingStore) -> None:
+    await record(store, "first")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(20):
+        opening = asyncio.create_task(record(store, f"s{number}"))
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    await record(store, "last")
+    await until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
+
+
+async def test_close_ends_the_threads(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    store = RecordingStore(Recording(folder=tmp_path))
+    await record(store, "abc")
+    assert set(threading.enumerate()) - before
+    await store.close()
+    await store.close()
+    await until(lambda: set(threading.enumerate()) <= before)
+    with pytest.raises(Refusal):
+        await record(store, "def")
