@@ -6,10 +6,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.util import CommandError
-from psycopg.errors import InsufficientPrivilege
 from sqlalchemy import Connection, Engine, Insert, Table, event, text
 from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.dialects import postgresql, sqlite
@@ -108,6 +104,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _upgrade(url: URL) -> None:
+    # slow to load, and needed only here
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config as AlembicConfig  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
     engine = None
     try:
         engine = _migration_engine(url)
@@ -157,6 +158,6 @@ def _lock(connection: Connection) -> None:
 
 
 def _hint(error: Exception) -> str:
-    if isinstance(getattr(error, "orig", None), InsufficientPrivilege):
+    if getattr(getattr(error, "orig", None), "sqlstate", None) == "42501":  # insufficient_privilege
         return "; `bastion db upgrade` has to be run with the role that owns the tables"
     return ""

@@ -64,7 +64,8 @@ def test_bastions_that_start_at_once(empty_database: Database) -> None:
     results.close()
 
 
-async def test_a_failed_upgrade_leaves_nothing(empty_database: Database) -> None:
+async def test_a_failed_upgrade_leaves_nothing(empty_database: Database, tmp_path: Path) -> None:
+    (tmp_path / "bastion.db").touch()
     engine = create_engine(empty_database)
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE events (other integer)"))

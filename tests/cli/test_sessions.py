@@ -1,12 +1,13 @@
 import asyncio
 import json
+import os
 import re
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from bastion.audit.database import create_engine
+from bastion.audit.database import create_engine, upgrade
 from bastion.audit.sessions import SessionRows
 from bastion.config import Database, load_config
 from bastion.model import Address, Container, ContainerState
@@ -16,15 +17,15 @@ HOSTILE = "eve\x1b]0;owned\x07\x1b[2J\u202e[red]\n\udc80"
 
 
 @pytest.fixture
-def config(tmp_path: Path, bastion: Run) -> Path:
+def config(tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
     path.write_text("auth: {local: {}}\nbastion_id: b1\n")
-    assert bastion("db", "upgrade", "-c", path).returncode == 0
     asyncio.run(_fill(load_config(path).database))
     return path
 
 
 async def _fill(database: Database) -> None:
+    await upgrade(database)
     engine = create_engine(database)
     async with SessionRows(engine, "b1") as rows:
         for number, (user, app) in enumerate([("alice", "web"), (HOSTILE, "web"), ("alice", "shop")]):
@@ -55,7 +56,7 @@ def test_the_table_obeys_nobody(bastion: Run, config: Path) -> None:
 
 
 def test_a_terminal_that_knows_ascii_only(bastion: Run, config: Path) -> None:
-    done = bastion("sessions", "list", "-c", config, env={"PYTHONIOENCODING": "ascii", "PATH": "/usr/bin"})
+    done = bastion("sessions", "list", "-c", config, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
     assert r"caf\xe9 [bold]x" in done.stdout
 
@@ -88,20 +89,11 @@ def test_json_has_every_column(bastion: Run, config: Path) -> None:
     assert datetime.fromisoformat(rows[2]["created_at"]) <= datetime.fromisoformat(rows[2]["ended_at"])
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (["--user", "alice"], ["s2", "s0"]),
-        (["--app", "web"], ["s1", "s0"]),
-        (["--active"], ["s2", "s1"]),
-        (["--user", "alice", "--active"], ["s2"]),
-        (["--limit", "1"], ["s2"]),
-        (["--user", "nobody"], []),
-    ],
-)
-def test_filters(bastion: Run, config: Path, options: list[str], expected: list[str]) -> None:
-    done = bastion("sessions", "list", "--json", "-c", config, *options)
-    assert [json.loads(line)["session_id"] for line in done.stdout.splitlines()] == expected
+def test_filters(bastion: Run, config: Path) -> None:
+    """Each reaches SessionRows.list; what it finds there is shown in tests/audit/test_sessions.py."""
+    for options, expected in (("--user alice --active", ["s2"]), ("--app web --limit 1", ["s1"])):
+        done = bastion("sessions", "list", "--json", "-c", config, *options.split())
+        assert [json.loads(line)["session_id"] for line in done.stdout.splitlines()] == expected
 
 
 def test_no_database_is_an_error_and_makes_none(bastion: Run, config: Path) -> None:
