@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 _WITHOUT_EFFECT = frozenset(
     f"{no}{what}" for what in ("agent-forwarding", "port-forwarding", "x11-forwarding", "user-rc") for no in ("", "no-")
 ) | {"pty", "permitopen", "permitlisten", "no-touch-required"}
-_OPTION = re.compile(r'(?P<name>[A-Za-z0-9-]+)(?:="(?P<value>(?:\\"|[^"])*)")?(?P<end>,|[ \t]+|$)')
+_OPTION = re.compile(r'(?P<name>[A-Za-z0-9-]+)(?:="(?P<value>(?:[^"\\]|\\"|\\(?!"))*)")?(?P<end>,|[ \t]+|$)')
 _ADDRESS_PATTERN = re.compile(r"[0-9A-Fa-f.:*?]+")
 _EXPIRY_FORMATS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 

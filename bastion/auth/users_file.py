@@ -87,7 +87,7 @@ class UsersFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._version: tuple[int, ...] | None = None
-        self._users: Mapping[str, User]  # no default: an empty file was cut short
+        self._users: Mapping[str, User] = {}
 
     def users(self) -> Mapping[str, User]:
         """Raises UsersFileError: without a file that is right and safe nobody can be told apart from anybody."""
@@ -115,7 +115,7 @@ def changing_users(path: Path) -> Iterator[dict[str, User]]:
         raise UsersFileError(f"{path.parent}: {error.strerror}; make this folder first") from None
     try:
         _lock(folder, path)
-        users: dict[str, User]  # no default: an empty file was cut short
+        users: dict[str, User] = {}
         status: os.stat_result | None = None
         if path.exists():
             with _opened(path) as (file, status):
