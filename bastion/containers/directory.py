@@ -40,7 +40,7 @@ class Directory:
         """
         watches = [watch for watch in self._watches.values() if address.cluster in {None, watch.engine.cluster}]
         text = str(replace(address, cluster=None))
-        found = [container for container in _known(watches) if text in _spellings(container.address)]
+        found = [container for container in _known(watches) if _fits(text, container.address)]
         if not any(text == _complete(container.address) for container in found):
             _require(watches, all)
         return found
@@ -82,10 +82,15 @@ def _complete(address: Address) -> str:
     return f"{address.app}.{address.proc}.{address.instance}"
 
 
-def _spellings(address: Address) -> tuple[str, ...]:
-    """What a user may write for a container. As text: dots may belong to names, and it need not be known which do."""
+def _fits(text: str, address: Address) -> bool:
+    """Is it the container's app, app.proc, app.instance or app.proc.instance?
+
+    Compared as text: dots may belong to names, and it need not be known which of them do.
+    """
     app = address.app
-    return app, f"{app}.{address.proc}", f"{app}.{address.instance}", _complete(address)
+    if not text.startswith(app):  # most of a thousand
+        return False
+    return text in {app, f"{app}.{address.proc}", f"{app}.{address.instance}", _complete(address)}
 
 
 def _require(watches: Iterable[Watch], quantifier: Callable[[Iterable[object]], bool]) -> None:

@@ -8,9 +8,10 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import docker
 from urllib3.exceptions import ReadTimeoutError
 from urllib3.response import BaseHTTPResponse
 
@@ -44,6 +45,12 @@ _FILTERS = json.dumps({"type": ["container"], "event": [*_ACTIONS, "create", "re
 def state_of(status: str) -> ContainerState:
     """What a State.Status of the Docker API means to a session."""
     return _STATES.get(status, ContainerState.STOPPED)
+
+
+@dataclass(frozen=True)
+class _Listing:
+    states: dict[str, ContainerState] = field(default_factory=dict)
+    containers: dict[str, Container] = field(default_factory=dict)
 
 
 class Watch:
@@ -120,23 +127,27 @@ class Watch:
             _log.warning("engine %r is out of sight, its containers can not be entered: %s", self.engine.name, why)
         self.in_sync = False
 
-    def listed(self, listing: list[dict[str, Any]]) -> None:
-        """Take over what ContainerList says, and tell subscribers what they missed."""
-        before, self.containers = self._states, {}
-        self._states = {}
-        for item in listing:
+    def ask(self, client: docker.APIClient) -> _Listing:
+        """Ask the engine for all containers (ContainerList); blocks, and thousands take some time to read."""
+        listing = _Listing()
+        for item in client.containers(all=True):
             container_id, state = item["Id"], state_of(item["State"])
             # A legacy link shows as a further name, "/other/alias".
             names = [name[1:] for name in item["Names"] or [] if name.count("/") == 1]
-            self._states[container_id] = state
+            listing.states[container_id] = state
             container = self.container(
                 container_id, names[0] if names else "", item["Image"], item["Labels"] or {}, state
             )
             if container is not None:
-                self.containers[container_id] = container
-        for container_id, old in before.items():
+                listing.containers[container_id] = container
+        return listing
+
+    def listed(self, listing: _Listing) -> None:
+        """Take over what was listed, and tell subscribers what they missed."""
+        before, self._states, self.containers = self._states, listing.states, listing.containers
+        for container_id in tuple(self._callbacks):
             new = self._states.get(container_id, ContainerState.STOPPED)
-            if new is not old:
+            if before.get(container_id, ContainerState.STOPPED) is not new:
                 self._tell(container_id, new)
 
     def synchronised(self) -> None:
@@ -225,8 +236,7 @@ class _Following:
     async def _list(self) -> None:
         self._held = []
         try:
-            listing = await self._watch.engine.call(lambda client: client.containers(all=True))
-            self._watch.listed(listing)
+            self._watch.listed(await self._watch.engine.call(self._watch.ask))
             for event in self._held:
                 self._apply(event)
         finally:

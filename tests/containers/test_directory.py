@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import threading
@@ -441,8 +442,9 @@ async def test_an_engine_that_hangs_is_noticed(private: Path, monkeypatch: pytes
 
 
 async def test_closing_at_any_moment_leaves_nothing(engine: DockerEngine) -> None:
+    gc.collect()
     files = len(list(Path("/proc/self/fd").iterdir()))
-    for turns in range(12):
+    for turns in range(1, 13):
         started = Engine(config.Engine(url=engine.url))
         directory = Directory([started], ())
         starting = asyncio.create_task(directory.start())
@@ -452,5 +454,6 @@ async def test_closing_at_any_moment_leaves_nothing(engine: DockerEngine) -> Non
         starting.cancel()
         await asyncio.wait({starting})
         await started.close()
+    gc.collect()
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("events-")] == []
-    assert len(list(Path("/proc/self/fd").iterdir())) == files
+    assert len(list(Path("/proc/self/fd").iterdir())) <= files
