@@ -22,8 +22,8 @@ app.command()(check_config)
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")
 app.add_typer(sessions.app, name="sessions")
-app.add_typer(db.app, name="db")
 app.command()(play)
+app.add_typer(db.app, name="db")
 
 
 @app.command()

@@ -34,6 +34,16 @@ def test_the_installed_command_is_the_same() -> None:
         ["version"],
         ["keys"],
         ["keys", "init"],
+        ["users"],
+        ["users", "add"],
+        ["users", "passwd"],
+        ["users", "list"],
+        ["sessions"],
+        ["sessions", "list"],
+        ["play"],
+        ["db"],
+        ["db", "upgrade"],
+        ["db", "grants"],
     ],
 )
 def test_help_is_there_for_each_command(bastion: Run, command: list[str]) -> None:
@@ -45,7 +55,7 @@ def test_help_is_there_for_each_command(bastion: Run, command: list[str]) -> Non
 
 def test_help_lists_every_command(bastion: Run) -> None:
     said = bastion("--help").stdout
-    for command in ("serve", "check-config", "keys", "version"):
+    for command in ("serve", "check-config", "keys", "version", "users", "sessions", "play", "db"):
         assert f" {command} " in said
 
 
