@@ -30,15 +30,13 @@ def find(mark: str, *, name: str | None = None) -> list[int]:
 
 
 def end(mark: str, signum: signal.Signals, seconds: float, *, name: str | None = None) -> bool:
-    """Signal what `find` finds, again and again, until nothing is left or `seconds` are over; was it enough?"""
+    """Signal what `find` finds, until nothing is left or `seconds` are over; is nothing left?"""
     deadline = time.monotonic() + seconds
     signalled: set[int] = set()
     while pids := find(mark, name=name):
-        for pid in pids:
-            # SIGTERM once: a program may take the second one for impatience (dockerd takes the third).
-            if signum == signal.SIGKILL or pid not in signalled:
-                _signal(pid, mark, name, signum)
-                signalled.add(pid)
+        for pid in set(pids) - signalled:  # once: a program may take a second SIGTERM for impatience
+            _signal(pid, mark, name, signum)
+            signalled.add(pid)
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)

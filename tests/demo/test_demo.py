@@ -126,23 +126,24 @@ def _read(pid: int, name: str) -> bytes:
     return b""
 
 
-@pytest.fixture(params=["an engine found", "an engine of its own"])
-def demo(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Demo]:
-    tree = tmp_path / "tree"
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).exists():
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this tree, in git, with an environment."""
+    tree = tmp_path_factory.mktemp("demo") / "tree"
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in names:
+        if (ROOT / name).is_file():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, tree / name)
     for command in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "t"]):
         subprocess.run(["git", *command], cwd=tree, check=True)
     _link_environment(tree)
+    return tree
+
+
+@pytest.fixture(params=["an engine found", "an engine of its own"])
+def demo(request: pytest.FixtureRequest, tree: Path) -> Iterator[Demo]:
     found = request.param == "an engine found"
     made = Demo(tree, request.getfixturevalue("engine").url if found else None, free_port())
     yield made
