@@ -1,5 +1,6 @@
 """Both databases, real, for every test that has one."""
 
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -40,3 +41,12 @@ async def database(empty_database: Database) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(empty_database)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -1,13 +1,17 @@
 import asyncio
+import contextlib
 import signal
+import sqlite3
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from bastion.audit import database as database_module
 from bastion.audit import sessions as sessions_module
 from bastion.audit.database import create_engine, upgrade
 from bastion.audit.sessions import SessionRow, SessionRows
@@ -259,6 +263,42 @@ async def test_close_gives_up_in_time_and_the_next_start_finds_it(
     await asyncio.to_thread(own_postgres.start)
     async with SessionRows(own_database, "b1") as rows:
         assert [row.session_id for row in await rows.close_lost()] == ["s1"]
+
+
+async def test_sqlite_that_another_process_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "SQLITE_WAIT", 0.2)
+    config = Database(url=SecretStr(f"sqlite+aiosqlite:///{tmp_path}/b.db"))
+    await upgrade(config)
+    engine = create_engine(config)
+    async with SessionRows(engine, "b1") as rows:
+        await begin(rows, "s1")
+        with contextlib.closing(sqlite3.connect(tmp_path / "b.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(Unavailable, match=r"b\.db: database is locked"):
+                await begin(rows, "s2")
+            await rows.end("s1", "ended")
+        await begin(rows, "s3")
+        assert await status(rows) == {"s1": "ended", "s3": "active"}
+    await engine.dispose()
+
+
+async def test_sqlite_on_a_full_disk(small_disk: Path) -> None:
+    config = Database(url=SecretStr(f"sqlite+aiosqlite:///{small_disk}/b.db"))
+    await upgrade(config)
+    engine = create_engine(config)
+    async with SessionRows(engine, "b1") as rows:
+        await begin(rows, "s1")
+        filler = small_disk / "other"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as output:
+            while True:
+                output.write(b"x" * 4096)
+        with pytest.raises(Unavailable, match=r"database or disk is full|disk I/O error"):
+            await begin(rows, "s2", command="x" * 100_000)
+        await rows.end("s1", "ended")
+        filler.unlink()
+        await begin(rows, "s3")
+        assert await status(rows) == {"s1": "ended", "s3": "active"}
+    await engine.dispose()
 
 
 async def test_the_role_of_db_grants_is_enough(postgres: Postgres) -> None:

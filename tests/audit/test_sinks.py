@@ -2,13 +2,16 @@ import asyncio
 import contextlib
 import json
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bastion.audit.events import Entry, Event, entry
-from bastion.audit.sinks import LineFile
+from bastion.audit.sinks import EventTable, LineFile
+from bastion.audit.tables import events
 from tests.audit.waiting import eventually
 
 
@@ -25,15 +28,6 @@ def numbers(path: Path) -> list[int | None]:
         except ValueError:
             found.append(None)
     return found
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)], check=True)
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture
@@ -160,3 +154,14 @@ async def test_descriptors_are_given_back(tmp_path: Path) -> None:
         return tmp_path / "audit.jsonl" not in links
 
     await eventually(closed, "the file is closed")
+
+
+async def test_events_are_in_the_table_once(database: AsyncEngine) -> None:
+    """A connection that dies in a commit leaves open whether it happened, so the write is repeated."""
+    batch = [made(1), made(2)]
+    sink = EventTable(database)
+    assert await sink.write(batch) == 2
+    assert await sink.write([*batch, made(3)]) == 3
+    async with database.connect() as connection:
+        lines = (await connection.execute(select(events.c.entry).order_by(events.c.position))).scalars()
+        assert [json.loads(line)["number"] for line in lines] == [1, 2, 3]
