@@ -137,7 +137,12 @@ class Exec:
 
     async def is_over(self) -> bool:
         """Has the program ended, or could it not be started? Not so before it has begun."""
-        return not (await self._inspect())["Running"]
+        try:
+            return not (await self._inspect())["Running"]
+        except Refusal as refusal:
+            if refusal.reason is Reason.NO_SUCH_CONTAINER:  # the engine has forgotten it
+                return True
+            raise
 
     async def close(self) -> None:
         """Let go of the streams; what runs goes on running (see processes.Reaper)."""

@@ -6,7 +6,7 @@ shell builtins (processes.sh) that finds what carries the session's mark (see sh
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from importlib import resources
 
 from bastion.containers.attach import Attach, attach
@@ -31,45 +31,37 @@ _ENVIRONMENT = {
     "LD_PRELOAD": "",
     "LD_LIBRARY_PATH": "",
 }
+IsOver = Callable[[], Awaitable[bool]]
 _GONE = {Reason.NO_SUCH_CONTAINER, Reason.CONTAINER_NOT_RUNNING}
 
 
 async def count(engine: Engine, container: Container, session_id: str) -> int:
     """How many processes of the session live. Raises Refusal, as all functions here do where the engine says no."""
-    return await _run(engine, container, session_id, "count")
+    return await _run(engine, container, lambda: [session_id], "count")
 
 
 async def signal_group(engine: Engine, container: Container, session_id: str, name: str) -> None:
     """Send a signal (RFC 4254 section 6.9: without SIG) to the process group of the session's first process."""
-    await _run(engine, container, session_id, "signal", name)
-
-
-async def hang_up(engine: Engine, container: Container, session_id: str) -> int:
-    """Hang up all processes of the session, and kill those that live two seconds later; how many are left (0)."""
-    return await _run(engine, container, session_id, "hang-up")
+    await _run(engine, container, lambda: [session_id], "signal", name)
 
 
 class Reaper:
-    """Owns the tasks that end the processes of sessions, until they are ended or their container is.
+    """Ends the processes of sessions, and owns the tasks that do it until nothing is left or the container is gone.
 
     A container that is paused and an engine that does not answer are waited for.
     """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pending: dict[tuple[str, str], dict[str, IsOver | None]] = {}  # engine, container: session ids
 
-    def reap(
-        self,
-        engine: Engine,
-        container: Container,
-        session_id: str,
-        is_over: Callable[[], Awaitable[bool]] | None = None,
-    ) -> None:
-        """End what the session has started; returns at once.
+    def reap(self, engine: Engine, container: Container, session_id: str, is_over: IsOver | None = None) -> None:
+        """Hang up what the session has started, and kill what lives two seconds later. Returns at once.
 
         `is_over` says of an exec without processes whether it has run already, or is yet to begin.
         """
-        task = asyncio.create_task(self._reap(engine, container, session_id, is_over), name=f"reap {session_id}")
+        self._pending.setdefault((engine.name, container.id), {})[session_id] = is_over
+        task = asyncio.create_task(self._reap(engine, container), name=f"reap {session_id} in {container.name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -89,39 +81,50 @@ class Reaper:
         if late:
             await asyncio.wait(late)
 
-    async def _reap(
-        self,
-        engine: Engine,
-        container: Container,
-        session_id: str,
-        is_over: Callable[[], Awaitable[bool]] | None,
-    ) -> None:
-        delay, tries, what = RETRY_FIRST, 0, ""
-        while tries < TRIES:
+    async def _reap(self, engine: Engine, container: Container) -> None:
+        """All sessions of the container that wait when this task has its turn, in one run of the script."""
+        key = engine.name, container.id
+        mine: dict[str, IsOver | None] = {}
+
+        def take() -> Iterable[str]:
+            mine.update(self._pending.pop(key, {}))
+            return mine
+
+        delay, tries = RETRY_FIRST, 0
+        while True:
             try:
-                left = await hang_up(engine, container, session_id)
-                if left == 0 and (is_over is None or await is_over()):
+                left = await _run(engine, container, take, "hang-up")
+                if left == 0:
+                    for session_id, is_over in list(mine.items()):
+                        if is_over is None or await is_over():
+                            del mine[session_id]
+                if not mine:
                     return
-                what, tries = f"{left} processes left", tries + 1
+                problem, tries = f"{left} processes left", tries + 1
             except Refusal as refusal:
                 if refusal.reason in _GONE:
                     return
-                what = refusal.log_text
-                if not isinstance(refusal, Unavailable) and refusal.reason is not Reason.CONTAINER_PAUSED:
-                    tries += 1
+                problem = refusal.log_text
+                waits = isinstance(refusal, Unavailable) or refusal.reason is Reason.CONTAINER_PAUSED
+                tries += not waits
+            if tries >= TRIES:
+                _logger.error("container %s: not ended: %s: %s", container.name, ", ".join(mine), problem)
+                return
             await asyncio.sleep(delay)
             delay = min(delay * 2, RETRY_LAST)
-        _logger.error("container %s: session %s could not be ended: %s", container.name, session_id, what)
 
 
-async def _run(engine: Engine, container: Container, session_id: str, *arguments: str) -> int:
-    """Run the script; the number of processes that are left."""
-    action, *rest = arguments
-    argv = [interpreter(container.labels), "-c", SCRIPT, "bastion", action, mark(session_id), *rest]
+async def _run(
+    engine: Engine, container: Container, sessions: Callable[[], Iterable[str]], action: str, signal: str = "-"
+) -> int:
+    """Run the script on the `sessions` that there are when it has its turn (none: not at all); how many are left."""
     attached: Attach | None = None
     try:
         async with asyncio.timeout(SCRIPT_LIMIT):
             async with engine.kills:
+                if not (marks := [mark(session_id) for session_id in sessions()]):
+                    return 0
+                argv = [interpreter(container.labels), "-c", SCRIPT, "bastion", action, signal, *marks]
                 created = await engine.call(
                     lambda client: client.exec_create(
                         container.id, argv, user="0", workdir="/", environment=_ENVIRONMENT, stdin=False

@@ -1,8 +1,8 @@
-# The processes of one session: those that carry its mark (see shell.py), all in their sessions, and all descendants.
-# Builtins only, but for sleep, and for busybox ash, dash and bash alike: the container may have nothing else.
-# Usage: ACTION MARK [SIGNAL]; prints "found N" after the first look, and at the end "left N".
+# The processes of sessions: those that carry their marks (see shell.py), all in their sessions, and all descendants.
+# For busybox ash, dash and bash alike; beside builtins only sleep, and grep where there is one.
+# Usage: ACTION SIGNAL MARK...; prints "found N" after the first look, and at the end "left N".
 #   count    only count
-#   signal   send SIGNAL to the process group of the session's first process
+#   signal   send SIGNAL to the process group of the first process
 #   hang-up  HUP and CONT; what lives after two seconds is killed, until nothing is left
 
 # Sets $stat: the fields of /proc/PID/stat from the state on. The name before it may hold anything, even line ends.
@@ -15,26 +15,46 @@ read_stat() {
     [ -n "$stat" ]
 } 2>/dev/null
 
-is_marked() {
-    while read -r max file locks soft hard rest; do
-        if [ "$max $file $locks" = "Max file locks" ]; then
-            [ "$hard" = "$mark" ]
-            return
-        fi
-    done <"/proc/$1/limits"
-    return 1
-} 2>/dev/null
+# With grep all are read at once; without, a byte at a time.
+if command -v grep >/dev/null 2>&1; then
+    look_for_marks() {
+        patterns=
+        for each in $marks; do
+            patterns="$patterns -e ^Max.file.locks.*[[:space:]]$each[[:space:]]"
+        done
+        set -f
+        set -- $patterns
+        set +f
+        marked=$(grep -l "$@" /proc/[0-9]*/limits)
+    } 2>/dev/null
+    is_marked() { case $marked in *"/proc/$1/limits"*) ;; *) return 1 ;; esac }
+else
+    look_for_marks() { :; }
+    is_marked() {
+        while read -r max file locks soft hard rest; do
+            if [ "$max $file $locks" = "Max file locks" ]; then
+                case " $marks " in *" $hard "*) return ;; *) return 1 ;; esac
+            fi
+        done <"/proc/$1/limits"
+        return 1
+    } 2>/dev/null
+fi
 
 # Sets $found (pids), $count and $group. What was found once stays known, by pid and start time, also when the parent
-# by which it was found has ended meanwhile.
-known=" " sessions=" "
+# by which it was found has ended meanwhile. Who was a stranger is not read again: each byte is a system call.
+known=" " sessions=" " strangers=" "
 look() {
     all= found=" " count=0 group= first=
+    look_for_marks
     for directory in /proc/[0-9]*; do
         pid=${directory#/proc/}
+        case $strangers in *" $pid "*) continue ;; esac
         [ "$pid" != 1 ] && read_stat "$pid" || continue
         set -- $stat # state ppid pgrp session ... threads (18th) ... start time (20th)
-        [ "$1" = Z ] && [ "${18}" -le 1 ] && continue # dead, and not only its main thread
+        if [ "$1" = Z ] && [ "${18}" -le 1 ]; then # dead, and not only its main thread
+            strangers="$strangers$pid "
+            continue
+        fi
         case $known in
         *" $pid.${20} "*) take "$pid" "$4" "${20}" ;;
         *) if is_marked "$pid"; then take "$pid" "$4" "${20}"; else all="$all $pid:$2:$4:${20}"; fi ;;
@@ -57,6 +77,11 @@ look() {
             case "$sessions" in *" $session "*) take "$pid" "$session" "$start" && grown=1 ;; esac
         done
     done
+    for entry in $all; do
+        pid=${entry%%:*}
+        case $found in *" $pid "*) ;; *) strangers="$strangers$pid " ;; esac
+    done
+    return 0
 }
 
 take() {
@@ -76,7 +101,9 @@ pause() {
     sleep "$1" || sleep 1 # where sleep takes whole seconds only
 } 2>/dev/null
 
-action=$1 mark=$2 signal=$3
+action=$1 signal=$2
+shift 2
+marks=$*
 look
 case $action in
 signal)
@@ -95,10 +122,10 @@ if [ "$action" = hang-up ]; then
         look
     done
     rounds=0
-    while [ "$count" != 0 ] && [ "$rounds" -lt 100 ]; do
+    # Thorough looks from here: a pid may have been given anew.
+    while strangers=" " && look && [ "$count" != 0 ] && [ "$rounds" -lt 100 ]; do
         send KILL
         pause 0.02
-        look
         rounds=$((rounds + 1))
     done
 fi

@@ -21,10 +21,13 @@ ulimit -w "$1" 2>/dev/null || ulimit -x "$1" 2>/dev/null || {
     exit 126
 }
 shift
-if [ -t 0 ]; then
+if [ -t 0 ] && command -v stty >/dev/null 2>&1; then
     bastion_tries=0
-    while [ "$(stty size 2>/dev/null)" = "0 0" ] && [ "$bastion_tries" -lt 100 ]; do
-        sleep 0.01
+    while [ "$bastion_tries" -lt 100 ]; do
+        case $(stty size 2>/dev/null) in
+        "" | "0 0") sleep 0.01 ;; # busybox says nothing, and fails
+        *) break ;;
+        esac
         bastion_tries=$((bastion_tries + 1))
     done
     unset bastion_tries
