@@ -73,11 +73,13 @@ def configure(run: Path, keys: Path, port: int, engine: Engine) -> Path:
 
 def prepare(config: Path, known: Mapping[str, str]) -> str:
     """Make the keys that are missing, and the users; returns the fingerprints. Raises `Problem`."""
+    # At the same time, for a quick start.
     with step("Keys and users"):
-        fingerprints = _bastion("keys", "init", "-c", str(config))
-        for user, password in known.items():
-            _bastion("users", "add", user, "--password-stdin", "-c", str(config), stdin=password + "\n")
-    return fingerprints
+        making_keys = _bastion(config, "keys", "init")
+        adding = [(_bastion(config, "users", "add", user, "--password-stdin"), known[user]) for user in known]
+        for command, password in adding:
+            _output(command, password + "\n")
+        return _output(making_keys)
 
 
 def serve(config: Path, port: int) -> subprocess.Popen[bytes]:
@@ -115,8 +117,19 @@ def _mark(run: Path) -> str:
     return f"{processes.mark_of(run)}-server"
 
 
-def _bastion(*arguments: str, stdin: str = "") -> str:
-    done = subprocess.run([BASTION, *arguments], input=stdin, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Problem(f"bastion {' '.join(arguments[:2])} failed:\n{done.stderr or done.stdout}")
-    return done.stdout
+def _bastion(config: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [BASTION, *arguments, "-c", config],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=processes.environment(_mark(config.parent)),
+    )
+
+
+def _output(command: subprocess.Popen[str], stdin: str = "") -> str:
+    said, _ = command.communicate(stdin)
+    if command.returncode:
+        raise Problem(f"A bastion command failed (status {command.returncode}):\n{said}")
+    return said
