@@ -15,7 +15,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3 \
     && rm -rf /var/lib/apt/lists/*
 
-FROM python AS build
+FROM python AS packages
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv
 RUN python3 -m venv /opt/bastion
 WORKDIR /source
@@ -24,6 +24,8 @@ COPY pyproject.toml ./
 RUN /opt/bastion/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
         > requirements.txt \
     && /opt/bastion/bin/pip install --no-cache-dir --requirement requirements.txt
+
+FROM packages AS build
 COPY README.md ./
 COPY bastion bastion
 RUN /opt/bastion/bin/pip install --no-cache-dir --no-deps . && /opt/bastion/bin/pip uninstall --yes pip
