@@ -16,6 +16,7 @@ from bastion.errors import ConfigError, Reason, Unavailable
 
 CAPACITY = 16 << 20  # bytes of events that wait for a sink
 WRITE_LIMIT = 5.0  # seconds that a sink may take for a write, and emit() waits
+LINGER = 0.25  # seconds that an event waits for others, to go into the table with them
 CLOSE_LIMIT = 5.0  # seconds that all sinks together have at the end
 _logger = logging.getLogger(__name__)
 
@@ -82,7 +83,14 @@ class AuditLog(BoundLog):
             await self._close_sinks()
             raise ConfigError([f"{sink.name}: the audit log can not be written: {describe(error)}"]) from None
         self._writers = [
-            Writer(sink.name, sink.write, capacity=CAPACITY, attempt=WRITE_LIMIT, changed=self._changed)
+            Writer(
+                sink.name,
+                sink.write,
+                capacity=CAPACITY,
+                attempt=WRITE_LIMIT,
+                linger=LINGER if isinstance(sink, EventTable) else 0,
+                changed=self._changed,
+            )
             for sink in self._sinks
         ]
         return self

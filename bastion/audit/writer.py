@@ -39,6 +39,7 @@ class Writer(Generic[T]):
         *,
         capacity: int,
         attempt: float,
+        linger: float = 0,
         changed: Callable[["Writer[T]", Exception | None], None],
     ) -> None:
         self.name = name
@@ -46,6 +47,7 @@ class Writer(Generic[T]):
         self._write = write
         self._capacity = capacity
         self._attempt = attempt  # seconds that one write may take
+        self._linger = linger  # seconds that the first of a batch waits for more: a write costs more than an item
         self._changed = changed
         self._items: deque[_Item[T]] = deque()
         self._weight = 0
@@ -108,6 +110,8 @@ class Writer(Generic[T]):
                 self._empty.set()
                 self._wake.clear()
                 await self._wake.wait()
+            if self._linger and len(self._items) < BATCH and not self._closed:
+                await asyncio.sleep(self._linger)
             batch = list(islice(self._items, size))
             try:
                 async with asyncio.timeout(self._attempt):

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from bastion.audit.writer import Writer
+from bastion.audit.writer import BATCH, Writer
 
 
 class Paper:
@@ -42,6 +42,24 @@ async def test_in_order(paper: Paper) -> None:
     assert await asyncio.gather(*done) == [None] * 10
     assert paper.written == list(range(10))
     assert paper.changes == []
+
+
+async def test_lingering_makes_one_write_of_what_comes_soon_after() -> None:
+    batches: list[int] = []
+
+    async def write(batch: Sequence[int]) -> int:
+        batches.append(len(batch))
+        return len(batch)
+
+    writer: Writer[int] = Writer("slow", write, capacity=10_000, attempt=1, linger=2, changed=lambda *_: None)
+    first = writer.put(1, keep=True)
+    await asyncio.sleep(0.01)
+    await asyncio.gather(first, writer.put(2, keep=True))
+    assert batches == [2]
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(*(writer.put(number, keep=True) for number in range(BATCH)))  # enough not to wait
+    assert asyncio.get_running_loop().time() - began < 2
+    await writer.close(1)
 
 
 async def test_a_bad_item_takes_no_other_with_it(paper: Paper) -> None:
