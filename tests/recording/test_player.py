@@ -49,6 +49,8 @@ HOSTILE = [
     b"\x1b[5i",  # print
     b"\x1b[?4i",
     b"\x1b[1;2;3;4;5T",
+    b"\x1b[3;9s",  # margins
+    b"\x1b[1u",
     b"\x1b[>4;2m",
     b"\x1b[?4m",
     b"\x1b[>1u",

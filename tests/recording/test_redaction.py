@@ -126,6 +126,15 @@ def test_command_then_password_then_command() -> None:
     assert known(told) == "sudo id\r" + WITHHELD + "\rls\r"
 
 
+def test_a_password_after_a_prompt_in_raw_mode_does_not_mask_what_follows() -> None:
+    told = tell(shown("Password: "), typed("hunter2\r"), shown("\n"), typed("ls"), shown("ls"), typed("\r"))
+    assert known(told) == WITHHELD + "\rls\r"
+
+
+def test_typed_ahead_behind_a_tab_is_masked_even_if_a_completion_reads_the_same() -> None:
+    assert known(tell(PROMPT, typed("cat f\thunter2"), shown("cat fhunter2"))) == "cat f\t" + WITHHELD
+
+
 def test_lines_piped_into_a_terminal_are_echoed_by_the_kernel() -> None:
     told = tell(typed("echo hi\nexit\n"), shown("echo hi\r\nexit\r\n"), PROMPT, shown("echo hi\r\nhi\r\n"))
     assert known(told) == "echo hi\nexit\n"
