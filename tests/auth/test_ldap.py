@@ -417,3 +417,38 @@ async def test_sockets_are_closed(directory: Slapd, misbehaving: Starter) -> Non
     for thread in broken.threads:
         thread.join(10)
     assert len(set(Path("/proc/self/fd").iterdir()) - before) == 0
+
+
+async def test_as_many_round_trips_for_whoever_is_refused(directory: Slapd, misbehaving: Starter) -> None:
+    """Over a long way, each costs more than all that the servers do."""
+    requests = 0
+
+    def count(client: socket.socket) -> None:
+        nonlocal requests
+        with socket.create_connection(("127.0.0.1", directory.port)) as server:
+
+            def answers() -> None:
+                with contextlib.suppress(OSError):
+                    while data := server.recv(4096):
+                        client.sendall(data)
+
+            thread = threading.Thread(target=answers)
+            thread.start()
+            while data := client.recv(4096):  # one request: the next one is sent after its answer
+                requests += 1
+                server.sendall(data)
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+    counting = misbehaving(count)
+    servers = [f"ldap://127.0.0.1:{counting.port}"]
+    for mode in (SEARCH, {"search_base": PEOPLE, "bind_dn": None}, TEMPLATE):
+        counts = {}
+        async with signing_in(directory, **mode, servers=servers, allow_cleartext=True) as method:
+            for user in ("alice", "nobody", "ALICE", "twin"):
+                requests = 0
+                await refusal(method, user, b"wrong")
+                for thread in counting.threads:
+                    thread.join(10)
+                counts[user] = requests
+        assert len(set(counts.values())) == 1, counts
