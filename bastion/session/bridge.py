@@ -55,6 +55,7 @@ class Bridge:
         self._size: Terminal | None = None
         self._signals: list[str] = []
         self._control = asyncio.Event()
+        self._output_closed = False
 
     def resize(self, terminal: Terminal) -> None:
         """The terminal has a new size; of several the newest wins."""
@@ -66,6 +67,10 @@ class Bridge:
         if name not in self._signals:
             self._signals.append(name)
             self._control.set()
+
+    def output_closed(self) -> None:
+        """The client takes no more output: what the program says from now on gets it a SIGPIPE."""
+        self._output_closed = True
 
     async def run(self) -> None:
         """Pump until the program's output has ended.
@@ -92,7 +97,10 @@ class Bridge:
 
     async def _pump_output(self) -> None:
         while chunks := await self._read():
-            await self._pass_on(await self._recorder.write(chunks))
+            if self._output_closed:
+                self.signal("PIPE")
+            else:
+                await self._pass_on(await self._recorder.write(chunks))
         await self._pass_on(await self._recorder.flush())
 
     async def _read(self) -> list[Chunk]:

@@ -65,6 +65,11 @@ class Session:
             self._sent_signals.add(name)
             self._bridge.signal(name)
 
+    def output_closed(self) -> None:
+        """The client takes no more output: the program's next will end it, as a closed pipe does."""
+        if self._bridge is not None:
+            self._bridge.output_closed()
+
     def client_gone(self) -> None:
         self.cut(Outcome(Status.DISCONNECTED))
 

@@ -51,6 +51,11 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
         self.owner.forwarding_requested("agent")
         return False
 
+    def _process_eow_at_openssh_dot_com_request(self, packet: SSHPacket) -> bool:
+        packet.check_end()
+        self.owner.eow_received()
+        return True
+
     def _process_x11_req_request(self, packet: SSHPacket) -> bool:
         self.owner.forwarding_requested("X11")
         return False
@@ -69,6 +74,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._command: str | None = None
         self._refusal: Refusal | None = None
         self._not_forwarded: list[str] = []
+        self._sends_no_more = False
+        self._takes_no_more = False
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -138,9 +145,23 @@ class Channel(asyncssh.SSHServerSession[bytes]):
             self._session.inbox.feed(data)
 
     def eof_received(self) -> bool:
+        self._sends_no_more = True
         if self._session is not None:
             self._session.inbox.feed_eof()
+            self._check_gone(self._session)
         return True  # half-close: the program may still have something to say
+
+    def eow_received(self) -> None:
+        """The client takes no more output (OpenSSH's PROTOCOL, section 2.1), as in `ssh host yes | head -1`."""
+        self._takes_no_more = True
+        if self._session is not None:
+            self._session.output_closed()
+            self._check_gone(self._session)
+
+    def _check_gone(self, session: Session) -> None:
+        """Neither sent nor taken: like sshd, close; a ControlMaster says no more of a client that was killed."""
+        if self._takes_no_more and (self._sends_no_more or self._terminal is not None):
+            session.client_gone()
 
     def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
         if self._terminal is None:

@@ -17,6 +17,9 @@ from bastion.ssh.connection import WINDOW, Connection
 
 _logger = logging.getLogger(__name__)
 
+# OpenSSH's client says eow@openssh.com (`ssh host yes | head -1`) only to a server of this name (its compat.c).
+_VERSION = "OpenSSH_compatible_bastion"
+
 # curve25519 first lets dropbear's guess be right (RFC 4253 section 7); newer clients choose ML-KEM all the same.
 _KEX = (
     "curve25519-sha256",
@@ -66,7 +69,7 @@ class Listener:
                     port,
                     config=None,
                     server_host_keys=list(self._host_keys),
-                    server_version="bastion",
+                    server_version=_VERSION,
                     kex_algs=[name for name in _KEX if name in available],
                     encryption_algs=[*_CIPHERS, *([_CHACHA20] if self.section.chacha20 else [])],
                     mac_algs=list(_MACS),

@@ -1,7 +1,10 @@
 """A bastion in front of the test engine."""
 
-from collections.abc import Iterator
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,3 +22,28 @@ def bastion(servers_folder: Path, engine: Engine) -> Iterator[Bastion]:
     engine.app("vault", "db", 1, owners="bob")
     with serving(folder, engine.url) as started:
         yield started
+
+
+Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a client in the background: stdin and stdout are pipes unless said otherwise; killed at the end."""
+    with contextlib.ExitStack() as clients:
+
+        def started(command: list[str], **kwargs: Any) -> subprocess.Popen[bytes]:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, **kwargs}
+            return clients.enter_context(contextlib.closing(_Client(command, **pipes)))
+
+        yield started
+
+
+class _Client(subprocess.Popen[bytes]):
+    def close(self) -> None:
+        self.kill()
+        self.wait(5)
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()

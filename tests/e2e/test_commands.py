@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from tests.e2e.conftest import Start
 from tests.servers.bastion import Bastion
 from tests.servers.engine import NO_SHELL, Engine
 
@@ -60,12 +61,11 @@ def test_no_input_at_all(bastion: Bastion) -> None:
     assert (done.stdout, done.returncode) == (b"end\n", 0)
 
 
-def test_output_goes_on_after_the_client_has_closed_its_input(bastion: Bastion) -> None:
+def test_output_goes_on_after_the_client_has_closed_its_input(bastion: Bastion, start: Start) -> None:
     command = bastion.ssh_command(
         BUSY, "cat > /dev/null; i=0; while [ $i -lt 5 ]; do echo $i; sleep 0.1; i=$((i+1)); done"
     )
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
-        out, _ = client.communicate(b"input", timeout=20)
+    out, _ = start(command).communicate(b"input", timeout=20)
     assert out == b"0\n1\n2\n3\n4\n"
 
 
@@ -101,12 +101,12 @@ def test_user_and_workdir_labels(bastion: Bastion, engine: Engine) -> None:
     assert bastion.ssh("alice+labelled.main.1", "id -un; pwd").stdout == b"app\n/tmp\n"
 
 
-def test_ten_commands_at_once_on_one_connection(bastion: Bastion) -> None:
+def test_ten_commands_at_once_on_one_connection(bastion: Bastion, start: Start) -> None:
     control = ("-o", f"ControlPath={bastion.folder}/mux", "-o", "ControlMaster=auto", "-o", "ControlPersist=30")
     try:
         assert bastion.ssh(BUSY, "true", options=control).returncode == 0
         clients = [
-            subprocess.Popen(
+            start(
                 bastion.ssh_command(BUSY, f"sleep 0.5; echo {i}; exit {i}", options=control),
                 stdout=subprocess.PIPE,
                 stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ import asyncssh
 import pytest
 from docker.models.containers import Container
 
+from tests.e2e.conftest import Start
 from tests.e2e.terminal import on_terminal
 from tests.servers.bastion import Bastion, serving
 from tests.servers.engine import DEBIAN, Engine
@@ -22,13 +23,8 @@ def left(engine: Engine, container: Container, mark: str) -> list[str]:
     return [line for line in engine.processes(container) if mark in line]
 
 
-def start(bastion: Bastion, login: str, command: str, *, tty: bool) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        bastion.ssh_command(login, command, options=("-tt",) if tty else ()),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+def command(bastion: Bastion, login: str, words: str, *, tty: bool = False) -> list[str]:
+    return bastion.ssh_command(login, words, options=("-tt",) if tty else ())
 
 
 PROGRAMS = {
@@ -48,10 +44,10 @@ PROGRAMS = {
 @pytest.mark.parametrize("tty", [False, True], ids=["no terminal", "terminal"])
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
 def test_no_process_is_left_when_the_client_vanishes(
-    bastion: Bastion, engine: Engine, program: str, *, tty: bool
+    bastion: Bastion, engine: Engine, program: str, start: Start, *, tty: bool
 ) -> None:
     container = engine.app("ends", "main", 1, image=DEBIAN)
-    client = start(bastion, "alice+ends.main.1", program, tty=tty)
+    client = start(command(bastion, "alice+ends.main.1", program, tty=tty))
     wait_until(lambda: left(engine, container, "7771"), "the program runs")
     client.kill()
     client.wait()
@@ -62,10 +58,10 @@ def test_no_process_is_left_when_the_client_vanishes(
 def test_what_is_left_behind_on_purpose_stays_after_a_clean_end_and_is_counted(
     bastion: Bastion, engine: Engine
 ) -> None:
-    container = engine.app("stays", "main", 1)
+    container = engine.app("stays", "main", 1, image=DEBIAN)
     assert (
         bastion.ssh(
-            "alice+stays.main.1", "nohup sleep 7772 >/dev/null 2>&1 & setsid sleep 7772 >/dev/null 2>&1 &"
+            "alice+stays.main.1", "nohup sleep 7772 >/dev/null 2>&1 & setsid sleep 7772 >/dev/null 2>&1 & sleep 0.2"
         ).returncode
         == 0
     )
@@ -77,14 +73,14 @@ def test_what_is_left_behind_on_purpose_stays_after_a_clean_end_and_is_counted(
 @pytest.mark.parametrize("tty", [False, True], ids=["no terminal", "terminal"])
 @pytest.mark.parametrize("how", ["kill", "stop", "remove"])
 def test_a_container_that_stops_ends_its_sessions_with_a_sentence(
-    bastion: Bastion, engine: Engine, how: str, *, tty: bool
+    bastion: Bastion, engine: Engine, how: str, start: Start, *, tty: bool
 ) -> None:
     container = engine.app("stops", "main", 1)
-    client = start(bastion, "alice+stops.main.1", "sleep 7773; echo still here", tty=tty)
-    other = start(bastion, BUSY, "cat", tty=False)
+    client = start(command(bastion, "alice+stops.main.1", "sleep 7773; echo still here", tty=tty))
+    other = start(command(bastion, BUSY, "cat"))
     wait_until(lambda: left(engine, container, "7773"), "the program runs")
     if not tty:
-        client = subprocess.Popen(
+        client = start(
             bastion.ssh_command("alice+stops.main.1", "sleep 7774"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -101,10 +97,12 @@ def test_a_container_that_stops_ends_its_sessions_with_a_sentence(
         container.remove(force=True)
 
 
-def test_a_paused_container_holds_its_sessions_and_refuses_new_ones(bastion: Bastion, engine: Engine) -> None:
+def test_a_paused_container_holds_its_sessions_and_refuses_new_ones(
+    bastion: Bastion, engine: Engine, start: Start
+) -> None:
     container = engine.app("paused", "main", 1)
-    held = start(bastion, "alice+paused.main.1", "while read line; do echo got $line; done; exit 9", tty=False)
-    gone = start(bastion, "alice+paused.main.1", "trap '' HUP; sleep 7775", tty=False)
+    held = start(command(bastion, "alice+paused.main.1", "while read line; do echo got $line; done; exit 9"))
+    gone = start(command(bastion, "alice+paused.main.1", "trap '' HUP; sleep 7775"))
     wait_until(lambda: left(engine, container, "7775"), "the program runs")
     container.pause()
     done = bastion.ssh("alice+paused.main.1", "true")
@@ -142,16 +140,14 @@ async def test_signals_reach_the_program(bastion: Bastion, name: str) -> None:
         assert done.exit_signal[0] == name
 
 
-def test_a_channel_that_is_closed_while_the_others_go_on(bastion: Bastion, engine: Engine) -> None:
+def test_a_channel_that_is_closed_while_the_others_go_on(bastion: Bastion, engine: Engine, start: Start) -> None:
     container = engine.app("channels", "main", 1)
     login = "alice+channels.main.1"
     control = ("-o", f"ControlPath={bastion.folder}/mux-ends", "-o", "ControlMaster=auto", "-o", "ControlPersist=30")
     try:
         assert bastion.ssh(login, "true", options=control).returncode == 0
-        stays = subprocess.Popen(
-            bastion.ssh_command(login, "cat", options=control), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        goes = subprocess.Popen(
+        stays = start(bastion.ssh_command(login, "cat", options=control), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        goes = start(
             bastion.ssh_command(login, "sleep 7777", options=(*control, "-tt")),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -167,10 +163,10 @@ def test_a_channel_that_is_closed_while_the_others_go_on(bastion: Bastion, engin
         container.remove(force=True)
 
 
-def test_after_a_crash_of_the_bastion_the_next_one_sweeps(tmp_path: Path, engine: Engine) -> None:
+def test_after_a_crash_of_the_bastion_the_next_one_sweeps(tmp_path: Path, engine: Engine, start: Start) -> None:
     container = engine.app("crash", "main", 1, image=DEBIAN)
     with serving(tmp_path, engine.url) as first:
-        client = start(first, "alice+crash.main.1", "trap '' HUP; sudo sleep 7778; sleep 7778", tty=True)
+        client = start(command(first, "alice+crash.main.1", "trap '' HUP; sudo sleep 7778; sleep 7778", tty=True))
         wait_until(lambda: left(engine, container, "sleep 7778"), "the program runs")
         session = first.wait_for_event("session.start", address="crash.main.1")["session_id"]
         first.kill()
@@ -190,10 +186,12 @@ def test_after_a_crash_of_the_bastion_the_next_one_sweeps(tmp_path: Path, engine
     container.remove(force=True)
 
 
-def test_at_shutdown_sessions_end_with_a_sentence_and_nothing_is_left(tmp_path: Path, engine: Engine) -> None:
+def test_at_shutdown_sessions_end_with_a_sentence_and_nothing_is_left(
+    tmp_path: Path, engine: Engine, start: Start
+) -> None:
     container = engine.app("shutdown", "main", 1)
     with serving(tmp_path, engine.url) as bastion:
-        client = subprocess.Popen(
+        client = start(
             bastion.ssh_command("alice+shutdown.main.1", "sleep 7779"), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         wait_until(lambda: left(engine, container, "7779"), "the program runs")
@@ -214,4 +212,19 @@ def test_a_shell_whose_terminal_is_closed(bastion: Bastion, engine: Engine) -> N
         terminal.type(b"sleep 7780 & vim.tiny\r")
         terminal.expect(rb"VIM")
     wait_until(lambda: len(engine.processes(container)) == 1, "all is gone", 20)
+    container.remove(force=True)
+
+
+def test_a_client_that_reads_no_more_ends_the_program_as_a_closed_pipe_would(
+    bastion: Bastion, engine: Engine, start: Start
+) -> None:
+    """`ssh host yes | head -1`: OpenSSH says so by eow@openssh.com, and goes on waiting."""
+    container = engine.app("eow", "main", 1)
+    client = start(command(bastion, "alice+eow.main.1", "yes; echo after > /tmp/after"))
+    assert client.stdout is not None
+    assert client.stdout.read(4) == b"y\ny\n"
+    client.stdout.close()
+    client.stdout = None
+    wait_until(lambda: not left(engine, container, "yes"), "yes has ended")
+    client.wait(10)
     container.remove(force=True)

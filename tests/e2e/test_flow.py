@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
+from tests.e2e.conftest import Start
 from tests.servers.bastion import Bastion, serving
 from tests.servers.engine import Engine
 from tests.servers.process import wait_until
@@ -40,9 +41,9 @@ def settled(bastion: Bastion, container_says: list[int]) -> bool:
     return len(container_says) > 20 and container_says[-1] - container_says[-20] < MEGABYTE // 4
 
 
-def test_a_client_that_stops_reading(fresh: Bastion) -> None:
+def test_a_client_that_stops_reading(fresh: Bastion, start: Start) -> None:
     before = fresh.rss()
-    client = subprocess.Popen(fresh.ssh_command(BUSY, "yes"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    client = start(fresh.ssh_command(BUSY, "yes"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     try:
         assert client.stdout is not None
         client.stdout.read(1000)
@@ -74,11 +75,9 @@ async def test_a_client_with_a_huge_window_that_stops_reading(fresh: Bastion) ->
         connection.abort()
 
 
-def test_a_program_that_stops_reading(fresh: Bastion) -> None:
+def test_a_program_that_stops_reading(fresh: Bastion, start: Start) -> None:
     before = fresh.rss()
-    client = subprocess.Popen(
-        fresh.ssh_command(BUSY, "echo ready; sleep 1000"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    client = start(fresh.ssh_command(BUSY, "echo ready; sleep 1000"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert client.stdout is not None
         assert client.stdin is not None
@@ -110,22 +109,21 @@ async def test_a_stuck_channel_does_not_hold_up_its_siblings(connection: asyncss
     stuck.close()
 
 
-def test_many_floods_at_once_arrive_whole(fresh: Bastion) -> None:
+def test_many_floods_at_once_arrive_whole(fresh: Bastion, start: Start) -> None:
     size = 20_000_000
     command = f"yes | head -c {size}"
     clients = [
-        subprocess.Popen(fresh.ssh_command(BUSY, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-        for _ in range(8)
+        start(fresh.ssh_command(BUSY, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) for _ in range(8)
     ]
     for client in clients:
         out, _ = client.communicate(timeout=60)
         assert out == b"y\n" * (size // 2)
 
 
-def test_a_client_that_answers_no_more_is_dropped(tmp_path: Path, engine: Engine) -> None:
+def test_a_client_that_answers_no_more_is_dropped(tmp_path: Path, engine: Engine, start: Start) -> None:
     container = engine.app("silent", "main", 1)
     with serving(tmp_path, engine.url, ssh={"client_alive_interval": 0.5, "client_alive_count_max": 2}) as bastion:
-        client = subprocess.Popen(bastion.ssh_command("alice+silent.main.1", "sleep 7781"), stdin=subprocess.DEVNULL)
+        client = start(bastion.ssh_command("alice+silent.main.1", "sleep 7781"), stdin=subprocess.DEVNULL)
         wait_until(lambda: len(engine.processes(container)) > 1, "the program runs")
         os.kill(client.pid, signal.SIGSTOP)
         wait_until(lambda: len(engine.processes(container)) == 1, "its program is gone")

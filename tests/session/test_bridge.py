@@ -107,7 +107,7 @@ class Bridged:
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(5):
             while not condition():
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # noqa: ASYNC110 - the ends have no event to wait for
 
     async def end(self) -> None:
         self.program.output.put_nowait([])
@@ -215,3 +215,12 @@ async def test_no_pump_outlives_it() -> None:
     with pytest.raises(asyncio.CancelledError):
         await b.running
     assert asyncio.all_tasks() == before
+
+
+async def test_output_that_nobody_takes_is_answered_with_sigpipe() -> None:
+    b = Bridged()
+    b.bridge.output_closed()
+    b.program.output.put_nowait([(OUT, b"x")])
+    await b.until(lambda: b.happened.of("signal") == [("signal", "PIPE")])
+    await b.end()
+    assert not b.happened.of("client")
