@@ -215,7 +215,7 @@ async def test_what_happens_while_the_containers_are_listed_is_not_lost(engine: 
     made = []
 
     def before() -> None:
-        made.append(engine.app("meanwhile", "before"))
+        made.append(engine.app("meanwhile", "before", labels={"name": "a label"}))  # no event tells such a label
         stopping.kill()
 
     def after() -> None:
@@ -231,6 +231,7 @@ async def test_what_happens_while_the_containers_are_listed_is_not_lost(engine: 
         await until(lambda: the(directory, "meanwhile.paused").state is PAUSED, "the pause is known")
         states = {container.address.proc: container.state for container in directory.find(Address("meanwhile"))}
         assert states == {"stopping": STOPPED, "paused": PAUSED, "before": RUNNING, "after": RUNNING}
+        assert the(directory, "meanwhile.before").labels["name"] == "a label"
     paused.unpause()
     events.close()
 
@@ -280,6 +281,10 @@ async def test_more_events_than_may_wait_are_made_up_for_by_a_new_listing(
     async with directory_of(Engine(config.Engine(url=engine.url))) as directory:
         told: list[ContainerState] = []
         directory.subscribe(the(directory, "overflow"), told.append)
+        for number in range(8):  # one after the other, they do not wait
+            made.rename(f"overflow-{number}")
+            await until(lambda name=f"overflow-{number}": the(directory, "overflow").name == name, "renamed")
+        assert "OverflowError" not in caplog.text
         for number in range(20):  # the loop gets no time meanwhile
             made.rename(f"overflow-{number}")
         made.pause()

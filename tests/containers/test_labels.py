@@ -123,7 +123,7 @@ def test_a_global_swarm_service_has_one_instance_on_its_node() -> None:
         swarm(stack=""),
         swarm("shop_", "1"),
         swarm(**{"com.docker.swarm.task.name": "bank_front.3.6qgb0pna6iphr7c4ijzuiihaa"}),
-        swarm(**{"com.docker.swarm.task.name": "shop_front.3.another"}),
+        swarm(**{"com.docker.swarm.task.name": "shop_front.3.7qgb0pna6iphr7c4ijzuiihaa"}),
         swarm(**{"com.docker.swarm.task.name": ""}),
         swarm(**{"com.docker.swarm.task.id": ""}),
         swarm(**{"com.docker.swarm.service.name": ""}),
