@@ -1,8 +1,10 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -382,10 +384,19 @@ async def test_one_engine_that_is_down_closes_only_what_could_be_on_it(engine: D
 
 @pytest.fixture
 def private(servers_folder: Path) -> Iterator[Path]:
-    """The folder of an engine that a test may kill."""
+    """The folder of an engine that a test may kill; what a killed engine leaves behind is put away."""
     folder = servers_folder / "private"
     folder.mkdir(exist_ok=True)
-    return folder
+    yield folder
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if f"{folder}/".encode() in (process / "cmdline").read_bytes():  # a shim; its container has no such name
+                children = (process / "task" / process.name / "children").read_text().split()
+                for pid in (*children, process.name):
+                    os.kill(int(pid), signal.SIGKILL)
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for mount in reversed([mount for mount in mounts if mount.startswith(f"{folder}/")]):
+        subprocess.run(["umount", "--lazy", mount], check=True)
 
 
 async def test_an_engine_is_killed_and_comes_back(private: Path, caplog: pytest.LogCaptureFixture) -> None:
