@@ -117,7 +117,6 @@ def _remove_everything() -> None:
     with step("Removing what the demo made"):
         server.stop(RUN)
         own = Dockerd(RUN)
-        # An engine that is gone, or our own that crashed, can not be asked; what is in our own ends with it.
         try:
             _remove_containers()
         finally:
@@ -134,11 +133,11 @@ def _remove_containers() -> None:
         containers.remove(client, RUN)
         client.close()
     except Problem as problem:
+        # What is in the demo's own engine ends with it.
         if section.url != Dockerd(RUN).url:
             raise Problem(
-                f"{problem}\nThe demo's containers are still there; make demo-down, when it answers."
+                f"The demo's containers are still in {section.url} ({problem}); make demo-down when it answers."
             ) from problem
-        complain(str(problem))
 
 
 @contextlib.contextmanager

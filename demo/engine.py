@@ -22,23 +22,35 @@ INSTALL = Path(__file__).with_name("install.sh")
 
 
 def connect(engine: Engine) -> docker.DockerClient:
-    """A client of the engine that the configuration names so. Raises docker's errors."""
+    """A client of the engine that the configuration names so. Raises `Problem` (why it does not answer)."""
     tls: TLSConfig | bool = False
-    if engine.tls:
-        tls = TLSConfig(
-            client_cert=(str(engine.tls.cert), str(engine.tls.key)), ca_cert=str(engine.tls.ca), verify=True
-        )
-    return docker.DockerClient(base_url=engine.url, tls=tls, timeout=60)
+    scheme, _, path = engine.url.partition("://")
+    try:
+        if scheme == "unix":  # docker-py's words would hide why
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(path)
+        if engine.tls:
+            pair = (str(engine.tls.cert), str(engine.tls.key))
+            tls = TLSConfig(client_cert=pair, ca_cert=str(engine.tls.ca), verify=True)
+        return docker.DockerClient(base_url=engine.url, tls=tls, timeout=60)
+    except PermissionError as error:
+        raise Problem("you may not use it") from error
+    except OSError as error:  # requests' own errors among them
+        raise Problem(error.strerror or str(error)) from error
+    except DockerException as error:
+        raise Problem(str(error)) from error
 
 
 def find(environ: Mapping[str, str]) -> tuple[Engine | None, list[str]]:
     """The first engine that answers, and a line about each that does not. Raises `Problem` for a wrong DOCKER_HOST."""
     if url := environ.get("DOCKER_HOST"):
         engine = _from_environment(url, environ)
-        if trouble := _trouble(engine):
+        try:
+            connect(engine).close()
+        except Problem as problem:
             raise Problem(
-                f"The Docker engine of DOCKER_HOST={url} does not answer: {trouble}. Start it, or unset DOCKER_HOST."
-            )
+                f"The Docker engine of DOCKER_HOST={url} does not answer: {problem}. Start it, or unset DOCKER_HOST."
+            ) from problem
         return engine, []
     silent = []
     for path in _sockets(environ):
@@ -46,10 +58,11 @@ def find(environ: Mapping[str, str]) -> tuple[Engine | None, list[str]]:
             silent.append(f"{path}: not there")
             continue
         engine = Engine(name="demo", url=f"unix://{path}")
-        trouble = _trouble(engine)
-        if not trouble:
+        try:
+            connect(engine).close()
             return engine, silent
-        silent.append(f"{path}: {trouble}")
+        except Problem as problem:
+            silent.append(f"{path}: {problem}")
     return None, silent
 
 
@@ -107,27 +120,6 @@ def _from_environment(url: str, environ: Mapping[str, str]) -> Engine:
         folder = Path(environ.get("DOCKER_CERT_PATH") or Path.home() / ".docker").absolute()
         tls = EngineTls(ca=folder / "ca.pem", cert=folder / "cert.pem", key=folder / "key.pem")
     return Engine(name="demo", url=url, tls=tls)
-
-
-def _trouble(engine: Engine) -> str:
-    """Why it does not answer; nothing, if it does."""
-    scheme, _, path = engine.url.partition("://")
-    try:
-        if scheme == "unix":  # docker-py's words would hide why
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(path)
-        client = connect(engine)
-        try:
-            client.ping()
-        finally:
-            client.close()
-    except PermissionError:
-        return "you may not use it"
-    except OSError as error:  # requests' own errors among them
-        return error.strerror or str(error)
-    except DockerException as error:
-        return str(error)
-    return ""
 
 
 def _sudo_without_password() -> bool:
