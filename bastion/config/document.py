@@ -56,7 +56,7 @@ def _text(path: Path, file: str) -> str:
     if len(data) > MAX_BYTES:
         raise ConfigError([f"{file}: found more than {MAX_BYTES // 1024} KiB; a configuration is smaller"])
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{file}:{line}: found byte 0x{data[error.start]:02x}; text in UTF-8 is right"]) from None

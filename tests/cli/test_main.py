@@ -69,6 +69,19 @@ def test_what_goes_wrong_on_purpose_is_a_sentence_and_no_traceback(bastion: Run,
         )
 
 
+def test_nothing_that_a_terminal_obeys_gets_to_it(bastion: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "\x1b[31m\u202e"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("auth: {local: {}}\n")
+    done = bastion("check-config", "-c", folder / "config.yaml")
+    assert done.returncode == 1
+    assert f"{tmp_path}/\\x1b[31m\\u202e/keys/ssh_host_ed25519_key does not exist" in done.stderr
+    assert all(line.isprintable() for line in done.stderr.splitlines())
+    done = bastion("keys", "init", "-c", folder / "config.yaml")
+    assert done.returncode == 0, done.stderr
+    assert all(line.isprintable() for line in done.stdout.splitlines())
+
+
 def test_the_configuration_may_be_named_by_the_environment(bastion: Run, tmp_path: Path) -> None:
     done = bastion("check-config", env={"BASTION_CONFIG": str(tmp_path / "here.yaml")})
     assert done.stderr.startswith(f"{tmp_path}/here.yaml: there is no such file")

@@ -102,6 +102,14 @@ def test_only_the_path_of_a_database_file_is_resolved(url: str, resolved: str) -
     assert Database(url=SecretStr(url)).resolved(Path("/etc/bastion")).url.get_secret_value() == resolved
 
 
+def test_no_error_shows_what_was_given() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Database(url=SecretStr("hunter2"))
+    with pytest.raises(ValidationError) as other:
+        Config.model_validate({"auth": AUTH, "database": "hunter2"})
+    assert "hunter2" not in f"{caught.value} {other.value}"
+
+
 def test_a_configuration_can_not_be_changed() -> None:
     config = Config(auth=AUTH)
     with pytest.raises(ValidationError, match="frozen"):

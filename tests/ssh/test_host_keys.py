@@ -57,6 +57,12 @@ def test_what_is_there_is_never_overwritten(keys: list[Path], tmp_path: Path) ->
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_key_that_is_there_costs_nothing(keys: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made or written: the folder may be read-only."""
+    monkeypatch.setattr(asyncssh, "generate_private_key", None)
+    assert host_keys.generate(keys[1]) is False
+
+
 def test_two_that_make_the_same_key_agree_on_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ssh_host_ed25519_key"
     generate = asyncssh.generate_private_key
@@ -136,6 +142,7 @@ def test_every_file_that_is_no_private_key_is_named_at_once(keys: list[Path], tm
         tmp_path,
         tmp_path / "fifo",
         file("empty", b""),
+        file("header", b"-----BEGIN OPENSSH) PRIVATE KEY-----\nAAAA\n-----END OPENSSH) PRIVATE KEY-----\n"),
         file("public", key.export_public_key()),
         file("locked", key.export_private_key(passphrase="secret")),
         keys[0],
@@ -146,6 +153,7 @@ def test_every_file_that_is_no_private_key_is_named_at_once(keys: list[Path], tm
         f"{tmp_path} can not be read: Is a directory",
         f"{tmp_path}/fifo is not a file; a private key is right",
         f"{tmp_path}/empty is no private key; make another with: bastion keys init",
+        f"{tmp_path}/header is no private key; make another with: bastion keys init",
         f"{tmp_path}/public is a public key; the private key of the pair is right",
         f"{tmp_path}/locked is protected by a passphrase, which nobody could type at a start; remove it with: ssh-",
         "",
