@@ -91,7 +91,7 @@ def _load(path: Path) -> asyncssh.SSHKey:
             raise ValueError(f"is protected by a passphrase, which nobody could type at a start; {remove}") from None
     except re.error:  # asyncssh 2.24 on some broken PEM headers
         pass
-    with contextlib.suppress(asyncssh.KeyImportError):
+    with contextlib.suppress(asyncssh.KeyImportError, re.error):
         asyncssh.import_public_key(data)
         raise ValueError("is a public key; the private key of the pair is right")
     raise ValueError("is no private key; make another with: bastion keys init, once this one is out of the way")
