@@ -64,8 +64,8 @@ def misbehaving() -> Iterator[Callable[[Callable[[socket.socket], None]], Misbeh
                         server.connections += 1
                         accepted.append(connection)
                         thread = threading.Thread(target=handle, args=(connection,))
+                        server.threads.append(thread)  # before it says anything
                         thread.start()
-                        server.threads.append(thread)
 
             def stop() -> None:
                 listening.shutdown(socket.SHUT_RDWR)
