@@ -106,11 +106,6 @@ class Engine:
             self._ssl_context = await self.call(load)
         return self._ssl_context
 
-    async def api_version(self) -> tuple[int, int]:
-        """The engine's API version, say (1, 41)."""
-        major, minor = (await self.call(lambda client: client.api_version)).split(".")[:2]
-        return int(major), int(minor)
-
     def refusal(self, status: int, words: str) -> Refusal:
         """What an error status of the Docker API means; `words` are the engine's message, for the log only."""
         log = f"engine {self.name!r} answered {status}: {words}"
