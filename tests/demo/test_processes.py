@@ -20,7 +20,7 @@ def shell() -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, start_new_session=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        wait_until(lambda: len(processes.find(MARK)) == 2, "the shell and its child are there")
+        wait_until(lambda: processes.find(MARK, name="sleep"), "the child is there")
         yield process
         processes.end(MARK, signal.SIGKILL, 5)
 
