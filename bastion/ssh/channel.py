@@ -122,6 +122,7 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     def subsystem_requested(self, subsystem: str) -> bool:
         if subsystem != "sftp":
+            self._connection.refused(Reason.NOT_ALLOWED, f"subsystem {subsystem[:200]}")
             return False
         self._refusal = Refusal(Reason.NOT_ALLOWED, _NO_COPIES.format("sftp"), "subsystem sftp")
         return True
