@@ -1,5 +1,6 @@
 """The demo's bastion: keys, configuration, two users, and `bastion serve`."""
 
+import contextlib
 import os
 import secrets
 import signal
@@ -71,15 +72,22 @@ def configure(run: Path, keys: Path, port: int, engine: Engine) -> Path:
     return file
 
 
-def prepare(config: Path, known: Mapping[str, str]) -> str:
-    """Make the keys that are missing, and the users; returns the fingerprints. Raises `Problem`."""
-    # At the same time, for a quick start.
+def prepare(config: Path, known: Mapping[str, str]) -> list[subprocess.Popen[str]]:
+    """Begin to make the keys that are missing, and the users; `prepared` waits for it."""
+    commands = [_bastion(config, "", "keys", "init")]
+    return commands + [_bastion(config, known[user], "users", "add", user, "--password-stdin") for user in known]
+
+
+def prepared(commands: list[subprocess.Popen[str]]) -> str:
+    """Wait for what `prepare` began; returns the keys' fingerprints. Raises `Problem`."""
     with step("Keys and users"):
-        making_keys = _bastion(config, "keys", "init")
-        adding = [(_bastion(config, "users", "add", user, "--password-stdin"), known[user]) for user in known]
-        for command, password in adding:
-            _output(command, password + "\n")
-        return _output(making_keys)
+        said = []
+        for command in commands:
+            assert command.stdout
+            said.append(command.stdout.read())
+            if status := command.wait():
+                raise Problem(f"A bastion command failed, with status {status}:\n{said[-1]}")
+        return said[0]
 
 
 def serve(config: Path, port: int) -> subprocess.Popen[bytes]:
@@ -117,8 +125,8 @@ def _mark(run: Path) -> str:
     return f"{processes.mark_of(run)}-server"
 
 
-def _bastion(config: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+def _bastion(config: Path, stdin: str, *arguments: str) -> subprocess.Popen[str]:
+    command = subprocess.Popen(
         [BASTION, *arguments, "-c", config],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -126,10 +134,7 @@ def _bastion(config: Path, *arguments: str) -> subprocess.Popen[str]:
         text=True,
         env=processes.environment(_mark(config.parent)),
     )
-
-
-def _output(command: subprocess.Popen[str], stdin: str = "") -> str:
-    said, _ = command.communicate(stdin)
-    if command.returncode:
-        raise Problem(f"A bastion command failed (status {command.returncode}):\n{said}")
-    return said
+    assert command.stdin
+    with contextlib.suppress(BrokenPipeError), command.stdin:  # what is wrong is in its output
+        command.stdin.write(stdin + "\n")
+    return command
