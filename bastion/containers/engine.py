@@ -112,7 +112,7 @@ class Engine:
         said = words.lower()
         if status == 404:
             return Refusal(Reason.NO_SUCH_CONTAINER, "The container is gone.", log)
-        if status == 409 and "is paused" in said:
+        if status == 409 and "paused" in said:
             return Refusal(Reason.CONTAINER_PAUSED, "The container is paused; try again when it runs.", log)
         if status == 409 and ("not running" in said or "restarting" in said or "stopped" in said):
             return Refusal(Reason.CONTAINER_NOT_RUNNING, "The container is not running.", log)

@@ -180,6 +180,8 @@ class Exec:
 
     def _not_started(self, words: str) -> Refusal:
         log = f"engine {self.engine.name!r}, container {self.container.name}: not started: {words}"
+        if "cannot exec in a " in words:  # paused or stopped in the middle of the start
+            return self.engine.refusal(409, words)
         shell = interpreter(self.container.labels)
         if f'"{shell}"' in words or f"`{shell}`" in words:  # runc and crun name what they could not run
             return Refusal(Reason.NO_SHELL, f"The container has no shell ({shell}).", log)

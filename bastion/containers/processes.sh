@@ -121,11 +121,18 @@ if [ "$action" = hang-up ]; then
         pause "$seconds"
         look
     done
-    rounds=0
-    # Thorough looks from here: a pid may have been given anew.
-    while strangers=" " && look && [ "$count" != 0 ] && [ "$rounds" -lt 100 ]; do
-        send KILL
-        pause 0.02
+    # Thorough looks from here: a pid may have been given anew. Twice nobody, or somebody forked away from under a look.
+    rounds=0 nobody=0
+    while [ "$nobody" -lt 2 ] && [ "$rounds" -lt 100 ]; do
+        strangers=" "
+        look
+        if [ "$count" = 0 ]; then
+            nobody=$((nobody + 1))
+        else
+            nobody=0
+            send KILL
+            pause 0.02
+        fi
         rounds=$((rounds + 1))
     done
 fi

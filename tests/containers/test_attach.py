@@ -344,7 +344,9 @@ def by_tls(servers_folder: Path) -> Iterator[tuple[config.Engine, str]]:
     command += ["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"]
     files = config.EngineTls(ca=folder / "ca.pem", cert=folder / "client-cert.pem", key=folder / "client-key.pem")
     section = config.Engine(url=f"tcp://127.0.0.1:{port}", tls=files, timeout=30)
-    with running(command, folder / "dockerd.log") as process:
+    with pytest.MonkeyPatch.context() as environment, running(command, folder / "dockerd.log") as process:
+        environment.delenv("REQUESTS_CA_BUNDLE", raising=False)  # would replace the CA of docker-py
+        environment.delenv("CURL_CA_BUNDLE", raising=False)
         wait_until(lambda: accepts(port) or process.poll() is not None, "dockerd answers by TLS")
         tls = TLSConfig(client_cert=(str(files.cert), str(files.key)), ca_cert=str(files.ca), verify=True)
         client = docker.DockerClient(base_url=section.url, tls=tls, timeout=60)

@@ -79,8 +79,8 @@ async def test_the_size_is_right_from_the_first_byte(programs: Programs, contain
     ("asked", "got"),
     [((0, 0), b"24 80"), ((0, 50), b"50 80"), ((2**31, 2**32 - 1), b"65535 65535"), ((1, 1), b"1 1")],
 )
-async def test_odd_sizes(programs: Programs, busybox: DockerContainer, asked: tuple[int, int], got: bytes) -> None:
-    program = await programs.start(busybox, "stty size", terminal=Terminal("x", *asked))
+async def test_odd_sizes(programs: Programs, engine: DockerEngine, asked: tuple[int, int], got: bytes) -> None:
+    program = await programs.start(engine.run(DEBIAN), "stty size", terminal=Terminal("x", *asked))
     assert joined(await read_all(program)) == got + b"\r\n"
 
 
@@ -115,8 +115,8 @@ async def test_keys_reach_the_program_untouched(programs: Programs, busybox: Doc
         if number == 0x1D:  # ctrl-]: held back by the engine until the next key
             continue
         program.write(bytes([number]))
-        assert await asyncio.wait_for(program.read(), 10) == [(Stream.OUTPUT, bytes([number]))]
-    for keys in (b"\x10\x11", b"\x1e\x1e", b"\0\0", b"\x1d\x1d", b"\x1d\0\x1d\x1e", bytes(range(256)) * 20):
+        assert await asyncio.wait_for(program.read(), 10) == [(Stream.OUTPUT, bytes([number]))], number
+    for keys in (b"\x10\x11", b"\x1e\x1e", b"\0\0", b"\x1d\x1d", b"\x1d\0\x1d\x1ex", bytes(range(256)) * 20):
         program.write(keys)
         assert await read_until(program, keys) == keys
 
@@ -169,9 +169,23 @@ async def test_a_program_may_print_what_engines_print(
     assert await program.wait() == 126
 
 
+async def test_a_pause_in_the_middle_of_the_start(programs: Programs, engine: DockerEngine) -> None:
+    container = engine.run()
+    program = await programs.start(container, "echo up")
+    container.pause()
+    try:
+        assert joined(await asyncio.wait_for(read_all(program), 3)) == b"up\n"
+    except Refusal as refusal:
+        assert refusal.reason is Reason.CONTAINER_PAUSED  # noqa: PT017 - the start may be faster than the pause
+    except TimeoutError:
+        assert not await program.is_over()
+    container.unpause()
+
+
 async def test_paused_stopped_and_gone(programs: Programs, engine: DockerEngine) -> None:
     container = engine.run()
-    program = await programs.start(container, "sleep 100")
+    program = await programs.start(container, "echo up; sleep 100")
+    await read_until(program, b"up")
     container.pause()
     with pytest.raises(Refusal) as caught:
         await programs.start(container, "true")
