@@ -169,19 +169,6 @@ async def test_a_program_may_print_what_engines_print(
     assert await program.wait() == 126
 
 
-async def test_a_pause_in_the_middle_of_the_start(programs: Programs, engine: DockerEngine) -> None:
-    container = engine.run()
-    program = await programs.start(container, "echo up")
-    container.pause()
-    try:
-        assert joined(await asyncio.wait_for(read_all(program), 3)) == b"up\n"
-    except Refusal as refusal:
-        assert refusal.reason is Reason.CONTAINER_PAUSED  # noqa: PT017 - the start may be faster than the pause
-    except TimeoutError:
-        assert not await program.is_over()
-    container.unpause()
-
-
 async def test_paused_stopped_and_gone(programs: Programs, engine: DockerEngine) -> None:
     container = engine.run()
     program = await programs.start(container, "echo up; sleep 100")
@@ -191,6 +178,8 @@ async def test_paused_stopped_and_gone(programs: Programs, engine: DockerEngine)
         await programs.start(container, "true")
     assert caught.value.reason is Reason.CONTAINER_PAUSED
     container.unpause()
+    # What the engine says where the pause comes in the middle of the start; making it do so hangs it now and then.
+    assert program._not_started("cannot exec in a paused state: unknown").reason is Reason.CONTAINER_PAUSED
     container.kill()
     container.wait()
     assert await read_all(program) == []

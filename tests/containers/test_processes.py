@@ -68,7 +68,7 @@ def end(reaper: Reaper, program: Exec) -> None:
         READY + "sleep 1001",
         READY + "sleep 1001 & sleep 1002 | cat; sleep 1003",
         "trap '' HUP TERM INT; " + READY + "sleep 1001; sleep 1002",
-        "nohup sleep 1001 >/dev/null 2>&1 & " + READY + "sleep 1002",
+        "(trap '' HUP; sleep 1001) >/dev/null 2>&1 & " + READY + "sleep 1002",
         "setsid sleep 1001 & setsid env -i sleep 1002 & " + READY + "sleep 1003",
         "(trap '' HUP; setsid env -i setsid sleep 1001 & ) & " + READY + "exec sleep 1002",
         "(while :; do sleep 1001 & sleep 0.05; done) & " + READY + "exec cat",
@@ -122,8 +122,8 @@ async def test_without_grep_and_fractions_of_seconds(
     programs: Programs, busybox: DockerContainer, reaper: Reaper
 ) -> None:
     await programs.run(busybox, "rm /bin/grep")
-    program = await started(programs, busybox, "setsid env -i sleep 1001 & " + READY + "trap '' HUP; sleep 1002")
-    other = await started(programs, busybox, READY + "sleep 1003")
+    program = await started(programs, busybox, "setsid env -i sleep 1001 & " + READY + "trap '' HUP; sleep 1002; :")
+    other = await started(programs, busybox, READY + "sleep 1003; :")
     await counted(program, 3)
     end(reaper, program)
     await asyncio.wait_for(reaper.idle(), 40)
@@ -219,7 +219,7 @@ async def test_what_is_left_after_a_crash_is_found_by_the_session_id(
 
 
 async def test_what_was_left_behind_on_purpose_is_counted(programs: Programs, container: DockerContainer) -> None:
-    command = "nohup sleep 1001 >/dev/null 2>&1 & setsid env -i sleep 1002 >/dev/null 2>&1 & " + READY + "exit 0"
+    command = "sleep 1001 >/dev/null 2>&1 & setsid env -i sleep 1002 >/dev/null 2>&1 & " + READY + "exit 0"
     program = await started(programs, container, command)
     await read_all(program)
     assert await program.wait() == 0
