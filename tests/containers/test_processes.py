@@ -153,6 +153,21 @@ async def test_a_client_that_leaves_during_the_start(
     await only_main_is_left(programs, busybox)
 
 
+async def test_an_exec_that_is_yet_to_begin_is_waited_for(
+    programs: Programs, busybox: DockerContainer, reaper: Reaper
+) -> None:
+    asked = 0
+
+    async def is_over() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 3
+
+    reaper.reap(programs.engine, model_of(busybox), "no-process-yet", is_over)
+    await asyncio.wait_for(reaper.idle(), 40)
+    assert asked == 3
+
+
 async def test_a_paused_container_is_waited_for(programs: Programs, busybox: DockerContainer, reaper: Reaper) -> None:
     before = await started(programs, busybox, READY + "sleep 1001")
     busybox.pause()
