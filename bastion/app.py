@@ -7,6 +7,8 @@ import signal
 import sys
 from collections.abc import Mapping
 
+import uvloop
+
 from bastion.audit.database import create_engine, upgrade
 from bastion.audit.events import Event
 from bastion.audit.log import AuditLog
@@ -34,7 +36,8 @@ def run(config: Config) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("asyncssh", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    asyncio.run(_serve(config))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config))
     return 0
 
 

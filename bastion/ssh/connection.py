@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import secrets
-import socket
 import time
 from typing import TYPE_CHECKING, NoReturn
 
@@ -15,13 +14,14 @@ from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Identity, Terminal
 from bastion.session.client import Request
 from bastion.session.session import Session
-from bastion.ssh import environment
+from bastion.ssh import environment, tuning
 from bastion.ssh.channel import Channel, ServerChannel
 
 if TYPE_CHECKING:
     from bastion.ssh.listener import Listener
 
 WINDOW = 1 << 20  # bytes a client may send before they are taken, for each channel
+MAX_BEFORE_LOGIN = 256 * 1024  # bytes; some kB are usual
 _NO_FORWARDING = "port forwarding is not possible through this bastion"
 
 
@@ -37,6 +37,7 @@ class Connection(asyncssh.SSHServer):
         self._began = time.monotonic()
         self._conn: asyncssh.SSHServerConnection | None = None
         self._source_ip = ""
+        self._last_words: str | None = None
         self._user_name: str | None = None  # as the client sent it, address and all
         self._user, self._address = "", ""
         self._tries = 0
@@ -61,18 +62,24 @@ class Connection(asyncssh.SSHServer):
         # asyncssh ignores the transport's flow control; a client with a huge window would fill the memory.
         conn.pause_writing = self.writable.clear  # type: ignore[method-assign]
         conn.resume_writing = self.writable.set  # type: ignore[method-assign]
-        self._acknowledge_quickly(conn)
+        self._limit_before_login(conn)
+        tuning.acknowledge_quickly(conn)
+        tuning.prefer_gcm(conn)
+        tuning.send_no_ignore(conn)
         self._listener.own(self._open())
 
-    def _acknowledge_quickly(self, conn: asyncssh.SSHServerConnection) -> None:
-        """Delayed acknowledgements cost 40 ms steps in the handshake; Linux has to be told after each read."""
-        sock: socket.socket = conn.get_extra_info("socket")
+    def _limit_before_login(self, conn: asyncssh.SSHServerConnection) -> None:
+        """While a password is looked up, asyncssh keeps whatever comes."""
         received = conn.data_received
+        size = 0
 
         def data_received(data: bytes, datatype: int | None = None) -> None:
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            received(data, datatype)
+            nonlocal size
+            size += len(data)
+            if self._authenticated or size <= MAX_BEFORE_LOGIN:
+                received(data, datatype)
+            else:
+                self.disconnect("Too much data before authentication")
 
         conn.data_received = data_received  # type: ignore[method-assign]
 
@@ -91,13 +98,19 @@ class Connection(asyncssh.SSHServer):
     async def _close(self, exc: Exception | None) -> None:
         reason = type(exc).__name__ if exc is not None else "disconnect"
         seconds = round(time.monotonic() - self._began, 3)
+        if exc is not None and not self._authenticated and seconds >= self._listener.section.login_grace_time:
+            reason = Reason.LOGIN_TIMEOUT
         with contextlib.suppress(Refusal):  # it is closed already
             await self._log.emit(
-                Event.CONNECTION_CLOSE, reason=reason, detail=str(exc) if exc is not None else None, seconds=seconds
+                Event.CONNECTION_CLOSE,
+                reason=reason,
+                detail=str(exc) if exc is not None else self._last_words,
+                seconds=seconds,
             )
 
     def disconnect(self, sentence: str) -> None:
         """Say why (RFC 4253 section 11.1) and close."""
+        self._last_words = sentence
         if self._conn is not None:
             self._conn.disconnect(asyncssh.DISC_BY_APPLICATION, sentence)
 
@@ -210,8 +223,7 @@ class Connection(asyncssh.SSHServer):
         assert self._identity is not None
         assert self._user_name is not None
         assert self._authenticated
-        with contextlib.suppress(AttributeError):
-            del self._conn.data_received  # the handshake is over: no more quick acknowledgements
+        tuning.handshake_is_over(self._conn)
         request = Request(
             identity=self._identity,
             address=parse_user_name(self._user_name)[1],
