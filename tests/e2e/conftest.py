@@ -1,6 +1,7 @@
 """A bastion in front of the test engine."""
 
 import contextlib
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,15 @@ def bastion(servers_folder: Path, engine: Engine) -> Iterator[Bastion]:
     engine.app("vault", "db", 1, owners="bob")
     with serving(folder, engine.url) as started:
         yield started
+
+
+@pytest.fixture
+def folder(bastion: Bastion, tmp_path: Path) -> Path:
+    """The keys and users of the shared bastion, for one with another configuration."""
+    for name in ("keys", "users.yaml", "alice_key", "bob_key"):
+        path = bastion.folder / name
+        shutil.copytree(path, tmp_path / name) if path.is_dir() else shutil.copy(path, tmp_path / name)
+    return tmp_path
 
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
