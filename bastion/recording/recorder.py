@@ -24,6 +24,8 @@ from bastion.recording.writers import Job, Writers
 
 T = TypeVar("T")
 
+SMALL = 4096  # bytes that are encoded on the event loop
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -70,7 +72,7 @@ class _Track:
 
 
 class _Tape:
-    """The side of the writer thread: encodes, hashes and writes. Nobody else touches it while the recording runs."""
+    """Encodes, hashes and writes: in the writer thread, or on the event loop while there is no job for that."""
 
     def __init__(self, file: RecordedFile | None, *, terminal: bool, strict: bool, max_bytes: int) -> None:
         self.file = file
@@ -99,6 +101,18 @@ class _Tape:
             for job in jobs:
                 job.error = self.refusal()
         self.holding = any(track.held for track in self.tracks.values())
+
+    def attempt(self, work: Callable[[list[bytes]], T], lines: list[bytes]) -> T | None:
+        """Do `work` that adds to `lines`; None where the recording has failed, as the next job will say."""
+        if self.failure is not None and self.strict:
+            return None
+        try:
+            return work(lines)
+        except Exception as error:  # a defect of ours: nothing may go on unrecorded
+            self.failure, self.strict = describe(error), True
+            return None
+        finally:
+            self.holding = any(track.held for track in self.tracks.values())
 
     def refusal(self) -> Refusal:
         path = self.file.path if self.file else "none"
@@ -227,6 +241,7 @@ class Recorder:
         self._start = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._closing: asyncio.Task[Summary] | None = None
+        self._under_way = 0  # jobs that the writer thread may still work on
 
     @property
     def failure(self) -> str | None:
@@ -243,7 +258,21 @@ class Recorder:
 
         If it is cancelled, the chunks are still recorded, in their order.
         """
-        return await self._do(partial(self._tape.take, self._now(), chunks))
+        take = partial(self._tape.take, self._now(), chunks)
+        if self._under_way or self._closing is not None or sum(len(data) for _, data in chunks) > SMALL:
+            return await self._do(take)
+        # No job is under way, so the tape is ours: a key is encoded here, and one that adds nothing to the file (its
+        # text is withheld, as that before it) does not wait for the thread, which would take longer than all the rest.
+        lines: list[bytes] = []
+        passed = self._tape.attempt(take, lines)
+        if passed is not None and not lines:
+            return passed
+
+        def write(into: list[bytes]) -> list[Chunk]:
+            into.extend(lines)
+            return passed or []
+
+        return await self._do(write)
 
     async def flush(self) -> list[Chunk]:
         """Records the bytes of incomplete characters as they are, and returns them to be passed on."""
@@ -290,8 +319,12 @@ class Recorder:
 
     def _submit(self, work: Callable[[list[bytes]], T]) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self._loop.create_future()
-        self._writers.submit(self._queue, Job(self._tape, work, future))
+        self._writers.submit(self._queue, Job(self._tape, work, future, self._settled))
+        self._under_way += 1
         return future
+
+    def _settled(self) -> None:
+        self._under_way -= 1
 
 
 def _finish(file: RecordedFile) -> None:

@@ -30,6 +30,7 @@ class Job:
     sink: Sink
     work: Callable[[list[bytes]], Any]  # adds the lines to write to its argument, returns the result
     future: asyncio.Future[Any]
+    settled: Callable[[], None]  # called on the event loop when it is done, also where nobody waits any more
     result: Any = None
     error: Exception | None = None
 
@@ -102,6 +103,7 @@ class Writers:
             os.eventfd_read(self._wakeup)
         while self._done:
             job = self._done.popleft()
+            job.settled()
             if job.future.done():
                 continue  # cancelled; what it had to write is written all the same
             if job.error is not None:
