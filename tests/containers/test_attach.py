@@ -3,10 +3,8 @@ import contextlib
 import datetime
 import hashlib
 import ipaddress
-import itertools
 import os
 import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -17,58 +15,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from docker.tls import TLSConfig
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bastion import config
-from bastion.containers.attach import HIGH_WATER, RECEIVE, Attach, Frames, attach, joined
+from bastion.containers.attach import HIGH_WATER, RECEIVE, Attach, attach
 from bastion.containers.engine import Engine
+from bastion.containers.frames import joined
 from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Chunk, Stream
 from demo.images import busybox_tar, import_tree
+from tests.containers.test_frames import framed
 from tests.servers.engine import BUSYBOX
 from tests.servers.engine import Engine as DockerEngine
 from tests.servers.process import accepts, free_port, running, wait_until
-
-NUMBERS = {Stream.OUTPUT: 1, Stream.ERROR: 2}
-FRAMES = st.lists(st.tuples(st.sampled_from(list(NUMBERS)), st.binary(max_size=300)))
-
-
-def framed(chunks: list[Chunk]) -> bytes:
-    return b"".join(struct.pack(">BxxxL", NUMBERS[stream], len(data)) + data for stream, data in chunks)
-
-
-@given(FRAMES, st.data())
-def test_frames_are_read_however_they_are_split(frames: list[Chunk], data: st.DataObject) -> None:
-    wire = framed(frames)
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)))))
-    decoder = Frames()
-    got: list[Chunk] = []
-    for begin, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
-        got += decoder.feed(wire[begin:end])
-    assert joined(got) == joined([frame for frame in frames if frame[1]])
-    assert all(data for _, data in got)
-
-
-@given(FRAMES)
-def test_one_chunk_for_each_run_of_a_stream(frames: list[Chunk]) -> None:
-    got = Frames().feed(framed(frames))
-    assert all(one[0] is not other[0] for one, other in itertools.pairwise(got))
-
-
-@given(st.binary(min_size=8, max_size=8).filter(lambda header: header[0] not in (1, 2) or header[4] >= 0x80))
-def test_a_header_that_is_none_is_an_error(header: bytes) -> None:
-    with pytest.raises(ValueError, match="frame of stream"):
-        Frames().feed(header)
-
-
-@given(st.lists(st.binary(max_size=100)))
-def test_any_bytes_are_frames_or_an_error(pieces: list[bytes]) -> None:
-    decoder = Frames()
-    with contextlib.suppress(ValueError):
-        for piece in pieces:
-            decoder.feed(piece)
-
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
