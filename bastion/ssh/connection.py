@@ -64,7 +64,8 @@ class Connection(asyncssh.SSHServer):
         conn.resume_writing = self.writable.set  # type: ignore[method-assign]
         self._limit_before_login(conn)
         tuning.acknowledge_quickly(conn)
-        tuning.prefer_gcm(conn)
+        if not self._listener.section.chacha20:  # an old OpenSSH may be what it is for
+            tuning.prefer_gcm(conn)
         tuning.send_no_ignore(conn)
         self._listener.own(self._open())
 
@@ -188,8 +189,10 @@ class Connection(asyncssh.SSHServer):
         raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, refusal.user_text)
 
     async def _failed(self, method: str, refusal: Refusal) -> None:
+        # asyncssh announces every user name but the empty one
+        log = self._log if self._user_name is not None else self._log.bind(user="")
         try:
-            await self._log.emit(Event.USER_LOGIN_FAILED, method=method, reason=refusal.reason, detail=refusal.log_text)
+            await log.emit(Event.USER_LOGIN_FAILED, method=method, reason=refusal.reason, detail=refusal.log_text)
         except Refusal as unlogged:
             raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, unlogged.user_text) from None
 
