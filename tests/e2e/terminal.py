@@ -11,7 +11,8 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 
 class Terminal:
@@ -66,7 +67,11 @@ class Terminal:
 
 @contextlib.contextmanager
 def on_terminal(
-    command: list[str], columns: int = 80, rows: int = 24, term: str = "xterm-256color"
+    command: list[str],
+    columns: int = 80,
+    rows: int = 24,
+    term: str = "xterm-256color",
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Terminal]:
     """Run `command` with a pseudo-terminal of that size as its controlling terminal."""
     master, slave = pty.openpty()
@@ -82,7 +87,7 @@ def on_terminal(
         stderr=slave,
         start_new_session=True,
         preexec_fn=take_terminal,  # noqa: PLW1509 - one system call; there is no argument for it
-        env={**os.environ, "TERM": term},
+        env={**os.environ, **env, "TERM": term},
     )
     os.close(slave)
     try:
