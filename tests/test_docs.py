@@ -1,0 +1,461 @@
+"""The README and docs/: their commands are run, their fragments loaded, their tables held against the code."""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer
+
+from bastion.audit.events import ALWAYS, Event
+from bastion.audit.tables import ACTIVE, LOST
+from bastion.cli import app as command_line
+from bastion.config import Auth, Config, LocalUsers, MaxStartups, Section, load_config
+from bastion.config.loader import _expected
+from bastion.errors import Reason
+from bastion.recording.asciicast import Code, decode_event, decode_header
+from bastion.session.outcome import Status
+from demo import __main__ as demo
+from tests.e2e.terminal import on_terminal
+from tests.servers.bastion import Bastion, serving
+from tests.servers.engine import DEBIAN, docker_engine
+from tests.servers.postgres import Postgres, postgres_server
+from tests.servers.process import wait_until
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RECORDING = (ROOT / "docs/recording.md").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+PROSE = re.sub(r"^```.*?^```$", "", README + RECORDING + CHANGELOG, flags=re.MULTILINE | re.DOTALL)
+SHELL_SESSION, COMMAND_SESSION = "8a31b805588d7f1b", "a4f3089a4846085e"  # those that the pages show
+
+# Commands that change the machine they are run on: where they are copied from, and what tests them.
+ELSEWHERE = {
+    "python3 -m venv /opt/bastion": ("systemd/README.md", "tests/test_systemd.py"),  # root, and systemd as process 1
+    "docker build -t bastion .": ("Dockerfile", "tests/test_dockerfile.py"),  # ports and volumes of the machine's own
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: the heading that it is below, its language, its text."""
+
+    heading: str
+    language: str
+    text: str
+
+    @property
+    def commands(self) -> list[tuple[str, list[str]]]:
+        """Of a console: each command, and the lines that it is said to print."""
+        found: list[tuple[str, list[str]]] = []
+        for line in self.text.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line.rstrip())
+        return found
+
+
+def blocks(page: str, *languages: str) -> list[Block]:
+    pattern = re.compile(
+        r"^#+ (?P<heading>[^\n]*)$|^```(?P<language>[\w-]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    )
+    heading, found = "", []
+    for match in re.finditer(pattern, page):
+        heading = match["heading"] or heading
+        if match["language"] in languages:
+            found.append(Block(heading, match["language"], match["text"]))
+    return found
+
+
+def table(head: str) -> list[list[str]]:
+    """The cells of the rows below the head of a table of the README."""
+    lines = README[README.index(f"\n| {head} |") + 1 :].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def names(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+# ---- the commands ----
+
+
+@dataclass
+class Place:
+    """Where the commands of a section are run; `words` are replaced in them, and back in what they print."""
+
+    folder: Path
+    env: dict[str, str]
+    words: dict[str, str] = field(default_factory=dict)
+
+    def run(self, block: Block) -> list[tuple[int, str]]:
+        """Exit status and output of each command, all in one shell."""
+        script = "".join(f"{self.there(command)}\n_was=$?; printf '\\036%d\\036' $_was; (exit $_was)\n"
+                         for command, _ in block.commands)  # fmt: skip
+        env = {
+            **os.environ,
+            **self.env,
+            "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        with (self.folder / "printed").open("w+b") as printed:  # no pipe: ssh's ControlPersist would hold it open
+            command = ["bash", "-c", script]
+            done = subprocess.Popen(
+                command, cwd=self.folder, env=env, stdin=subprocess.DEVNULL, stdout=printed, stderr=printed
+            )
+            done.wait(100)
+            printed.seek(0)
+            parts = printed.read().decode().split("\x1e")
+        return [(int(status), self.back(text)) for text, status in zip(parts[::2], parts[1::2], strict=False)]
+
+    def there(self, command: str) -> str:
+        for shown, real in self.words.items():
+            command = command.replace(shown, real)
+        return command
+
+    def back(self, text: str) -> str:
+        for shown, real in self.words.items():
+            text = text.replace(real, shown)
+        return text
+
+
+def plain(text: str) -> str:
+    """Without a terminal's sequences, and with what is different each time made the same."""
+    text = re.sub(r"\x1b(?:\[[0-9;?]*[@-~]|[()].|[78])|[\r\x0f]", "", text)
+    text = re.sub(r"\b\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>", text)
+    text = re.sub(r"SHA256:[A-Za-z0-9+/]{43}", "<fingerprint>", text)
+    text = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{12,64}\b", "<hex>", text)
+    return "\n".join(line.rstrip() for line in text.strip("\n").split("\n"))
+
+
+def is_as_shown(shown: list[str], printed: str) -> bool:
+    """`…` in what is shown stands for anything within a line."""
+    pattern = ".*".join(re.escape(part) for part in plain("\n".join(shown)).split("…"))
+    return re.fullmatch(pattern, plain(printed)) is not None
+
+
+@pytest.fixture(scope="module")
+def bastion() -> Iterator[Bastion]:
+    """With the containers that the README speaks of, and no others: in an engine of its own."""
+    with tempfile.TemporaryDirectory(prefix="bt-") as name:
+        folder = Path(name)
+        (folder / "engine").mkdir()
+        with docker_engine(folder / "engine") as engine:
+            engine.app("web", "worker", 1, image=DEBIAN)
+            engine.app("web", "worker", 2)
+            engine.app("vault", "db", 1, owners="bob")
+            compose = {"project": "shop", "service": "front", "container-number": "1"}
+            labels = {f"com.docker.compose.{part}": value for part, value in compose.items()}
+            engine.run(labels=labels | {"bastion.owners": "alice"})
+            with serving(folder, engine.url) as started:
+                yield started
+
+
+@pytest.fixture
+def users(bastion: Bastion) -> Iterator[Place]:
+    """A developer's machine: the README's own ~/.ssh/config, and alice's key."""
+    folder = bastion.folder / "home"
+    folder.mkdir()
+    (config,) = blocks(README, "ssh-config")
+    real = {"bastion.example.org": "127.0.0.1", "Port 2222": f"Port {bastion.port}", "~/.ssh": str(folder)}
+    text = Place(folder, {}, real).there(config.text)
+    text += f"\nHost *\n    IdentityFile {bastion.folder}/alice_key\n    IdentitiesOnly yes\n    BatchMode yes\n"
+    text += f"    UserKnownHostsFile {bastion.folder}/known_hosts\n"
+    (folder / "ssh_config").write_text(text)
+    assert bastion.ssh("alice+web.worker.1", "true").returncode == 0  # its host key is known then
+    (folder / "bin").mkdir()
+    for program in ("ssh", "scp"):  # they do not look for their configuration in $HOME
+        script = f'#!/bin/bash\nexec -a {program} {shutil.which(program)} -F {folder}/ssh_config "$@"\n'
+        (folder / "bin" / program).write_text(script)
+        (folder / "bin" / program).chmod(0o755)
+    (folder / "notes").mkdir()
+    (folder / "notes/today").write_text("nothing much\n")
+    yield Place(folder, {})
+    for socket in folder.glob("bastion-*"):
+        subprocess.run(["ssh", "-F", "none", "-S", str(socket), "-O", "exit", "x"], capture_output=True, check=False)
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Place:
+    """The folders that systemd/ makes, and its configuration, below a temporary one."""
+    for folder in ("etc/bastion/keys", "var/lib/bastion", "var/log/bastion"):
+        (tmp_path / folder).mkdir(parents=True, mode=0o700)
+    words = {path: f"{tmp_path}{path}" for path in ("/etc/bastion/", "/var/lib/", "/var/log/")}
+    place = Place(tmp_path, {"BASTION_CONFIG": f"{tmp_path}/etc/bastion/config.yaml"}, words)
+    config = (ROOT / "systemd/config.yaml").read_text()
+    (tmp_path / "etc/bastion/config.yaml").write_text(place.there(config))
+    subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", str(tmp_path / "alice")], check=True)
+    (tmp_path / "password").write_text("correct horse\n")
+    return place
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database(tmp_path: Path, postgres: Postgres) -> Place:
+    """The README's own fragment, and a role that may make databases and roles."""
+    with postgres.connect() as connection:
+        connection.execute("CREATE ROLE owner LOGIN CREATEDB CREATEROLE PASSWORD 'of-owner'")
+    (fragment,) = (block.text for block in blocks(README, "yaml") if block.heading == "PostgreSQL")
+    text = fragment.replace("db.example.org", f"127.0.0.1:{postgres.port}") + "auth: {local: {}}\n"
+    (tmp_path / "config.yaml").write_text(text)
+    env = {"PGHOST": str(postgres.folder), "PGPORT": str(postgres.port), "PGUSER": "owner"}
+    env |= {"BASTION_CONFIG": "config.yaml", "DB_PASSWORD": "of-bastion", "OWNER_PASSWORD": "of-owner"}
+    return Place(tmp_path, env)
+
+
+@pytest.fixture
+def security(bastion: Bastion, request: pytest.FixtureRequest) -> Place:
+    """After the two sessions that the pages show."""
+    script = 'read x; echo "got $x"; echo oops >&2; exit 7'
+    assert bastion.ssh("alice+shop.front.1", script, stdin=b"key\n").returncode == 7
+    with on_terminal(bastion.ssh_command("alice+web.worker.1")) as terminal:
+        for keys, seen in [
+            (b"", rb"# "),
+            (b"echo hello\r", rb"hello\r\n.*hello\r\n.*# "),
+            (b"read -sp 'Password: ' P; echo\r", rb"echo\r\n.*Password: "),
+            (b"hunter2\r", rb"# "),
+        ]:
+            terminal.type(keys)
+            terminal.expect(seen)
+        terminal.type(b"exit 4\r")
+        assert terminal.wait() == 4
+    shell = bastion.wait_for_event("session.end", address="web.worker.1", exit_status=4)
+    command = bastion.wait_for_event("session.end", address="shop.front.1", exit_status=7)
+    with sqlite3.connect(bastion.folder / "bastion.db") as rows:
+        active = "SELECT count(*) FROM sessions WHERE status = 'active'"
+        wait_until(lambda: rows.execute(active).fetchone() == (0,), "the rows have ended")
+    rows.close()
+    (bastion.folder / "bin").mkdir(exist_ok=True)
+    words = {SHELL_SESSION: shell["session_id"], COMMAND_SESSION: command["session_id"]}
+    return Place(bastion.folder, {"BASTION_CONFIG": "config.yaml"}, {**words, " 8a31 ": f" {shell['session_id']} "})
+
+
+PLACES = {"For users": "users", "Install": "install", "PostgreSQL": "database", "For the security team": "security"}
+
+
+@pytest.mark.parametrize("heading", PLACES)
+def test_commands_print_what_the_readme_says(heading: str, request: pytest.FixtureRequest) -> None:
+    place: Place = request.getfixturevalue(PLACES[heading])
+    here = [block for block in blocks(README, "console") if block.heading == heading]
+    assert here
+    for block in here:
+        done = place.run(block)
+        assert len(done) == len(block.commands), done
+        following = [command for command, _ in block.commands[1:]] + [""]
+        for (command, shown), (status, printed), after in zip(block.commands, done, following, strict=True):
+            assert is_as_shown(shown, printed), f"$ {command}\n{printed}"
+            assert status == 0 or after == "echo $?", f"$ {command}\n{printed}exit status {status}"
+
+
+def test_every_console_is_run_somewhere() -> None:
+    assert {block.heading for block in blocks(README, "console")} == set(PLACES)
+    assert not blocks(RECORDING, "console", "sh")
+
+
+def test_commands_that_are_not_run_here_are_run_elsewhere() -> None:
+    def words(text: str) -> str:
+        return " ".join(text.replace("\\\n", " ").replace("#", " ").split())
+
+    found = blocks(README, "sh")
+    assert {block.text.splitlines()[0].partition(" && ")[0] for block in found} == set(ELSEWHERE)
+    for block in found:
+        page, test = next(value for start, value in ELSEWHERE.items() if block.text.startswith(start))
+        original = words((ROOT / page).read_text())
+        for command in block.text.replace("\\\n", " ").splitlines():
+            assert words(command) in original, command
+        assert Path(page).name.partition(".")[0] in (ROOT / test).read_text()
+
+
+def test_what_the_demo_prints_is_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (shown,) = blocks(README, "text")
+    alice, bob = re.findall(r"password: (\S+)", shown.text)
+    fingerprint = re.search(r"SHA256:\S+", shown.text)
+    assert fingerprint is not None
+    demo._tell(2222, {"alice": alice, "bob": bob}, fingerprint[0])
+    assert capsys.readouterr().out.strip() in shown.text
+    steps = "".join(path.read_text() for path in (ROOT / "demo").glob("*.py"))
+    for line in shown.text.splitlines():
+        if " ... " in line:
+            assert line.partition(" ... ")[0].split(" web.")[0] in steps, line
+
+
+def test_each_make_is_a_target() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`(?:BASTION_PORT=\d+ )?make ([a-z-]+)`", PROSE))
+    assert {"demo", "test", "check", "bench"} <= named <= targets
+
+
+# ---- the fragments and options ----
+
+
+@pytest.mark.parametrize("block", blocks(README, "yaml"), ids=lambda block: block.heading)
+def test_fragments_load(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LDAP_PASSWORD", "DB_PASSWORD"):
+        monkeypatch.setenv(name, "hunter2")
+    for file in re.findall(r"_file: (\S+)", block.text):
+        (tmp_path / file).touch()
+    text = block.text if "auth:" in block.text else f"{block.text}auth: {{local: {{}}}}\n"
+    (tmp_path / "config.yaml").write_text(text)
+    load_config(tmp_path / "config.yaml")  # raises ConfigError
+
+
+def defaults(option: str) -> Any:
+    value: Any = Config(auth=Auth(local=LocalUsers()))
+    for part in option.split("."):
+        value = getattr(value, part, None) if isinstance(value, Section) else None
+    return value
+
+
+def test_every_option_that_is_named_exists() -> None:
+    sections = "|".join(name for name in Config.model_fields if name != "bastion_id")
+    named = set(re.findall(rf"`((?:{sections})\.[a-z_.]+)(?:: [^`]*)?`", PROSE)) - {*Event, "auth.py"}
+    assert len(named) > 10
+    assert [option for option in named if not _expected(tuple(option.split(".")))] == []
+    assert {"timeout", "exec_starts", "exec_kills", "cluster"} <= get_args(Config.model_fields["engines"].annotation)[
+        0
+    ].model_fields.keys()
+
+
+def test_the_limits_and_their_defaults_are_right() -> None:
+    for cells in table("option | default | means"):
+        (option,) = names(cells[0])
+        if option.startswith("auth.ldap."):
+            kind = _expected(("auth", "ldap"))[0]
+            default = kind.model_fields[option.rpartition(".")[2]].default
+        else:
+            default = defaults(option)
+        if isinstance(default, MaxStartups):
+            default = f"{default.start}, {default.rate}, {default.full}"
+        assert cells[1] == str(default), option
+
+
+def test_every_bastion_command_that_is_named_exists() -> None:
+    found = [command for command in names(PROSE) if command.startswith("bastion ")]
+    assert len(found) >= 6
+    for text in found:
+        command: Any = typer.main.get_command(command_line)
+        for word in shlex.split(text.partition("|")[0])[1:]:
+            if word.islower() and hasattr(command, "commands"):
+                command = command.commands[word]
+            elif word.startswith("-"):
+                assert word in [name for parameter in command.params for name in parameter.opts], text
+    flags = set(re.findall(r"`(--[a-z-]+)`", PROSE))
+    everything = "".join(path.read_text() for path in (ROOT / "bastion/cli").glob("*.py"))
+    own = {flag for flag in flags if f'"{flag}"' in everything or f"{flag[2:].replace('-', '_')}:" in everything}
+    assert flags - own == {"--hostname"}  # docker's
+
+
+# ---- the tables ----
+
+
+def code() -> str:
+    return "".join(path.read_text() for path in (ROOT / "bastion").rglob("*.py") if path.name != "events.py")
+
+
+def test_the_audit_events_are_the_catalogue() -> None:
+    written = {Event[name] for name in re.findall(r"Event\.([A-Z_]+)", code())}
+    rows = {names(cells[0])[0]: set(names(cells[1])) for cells in table("event | fields it always has | when")}
+    assert rows == {event.value: set(event.required) for event in written}
+    reserved = README.partition("These names are reserved")[2].partition("\n\n")[0]
+    assert set(names(reserved)) == set(Event) - written
+    assert set(names(README.partition("Each has ")[2].partition("\n")[0])) == ALWAYS
+
+
+def test_reasons_statuses_and_codes_are_those_of_the_code() -> None:
+    tables = {
+        "reason | means": {*Reason},
+        "status | means": {*Status, ACTIVE, LOST},
+        "code | means": {*Code},
+    }
+    for head, expected in tables.items():
+        assert {names(cells[0])[0] for cells in table(head)} == {str(one) for one in expected}, head
+    unused = [reason for reason in Reason if f"Reason.{reason.name}" not in code()]
+    reserved = [names(cells[0])[0] for cells in table("reason | means") if cells[1].startswith("reserved")]
+    assert unused == reserved
+
+
+def test_the_labels_are_those_of_the_code() -> None:
+    named = {name for cells in table("label | means") for name in names(cells[0])}
+    assert named == set(re.findall(r'"(bastion\.[a-z]+)"', code()))
+
+
+def test_the_rooms_are_those_of_the_package() -> None:
+    named = {name for cells in table("room | what is in it") for name in names(cells[0])}
+    package = ROOT / "bastion"
+    rooms = {f"bastion/{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    files = {f"bastion/{path.name}" for path in package.glob("*.py") if not path.name.startswith("__")}
+    assert named == rooms | files
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/recording.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        file, _, anchor = target.partition("#")
+        linked = (ROOT / page).parent / file if file else ROOT / page
+        assert linked.exists(), target
+        headings = re.findall(r"^#+ (.*)$", linked.read_text() if anchor else "", re.MULTILINE)
+        assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], target
+
+
+# ---- the recording and the log as they are shown ----
+
+
+def folded(cast: str) -> tuple[object, list[tuple[str, bytes]], bytes]:
+    """A recording without its times: the header, the events but for output, and the output in one piece."""
+    lines = plain_numbers(cast).encode().splitlines()
+    header = decode_header(lines[0])
+    events = [decode_event(line) for line in lines[1:]]
+    output = b"".join(event.data for event in events if event.code == "o")
+    return header, [(event.code, event.data) for event in events if event.code != "o"], output
+
+
+def plain_numbers(text: str) -> str:
+    text = re.sub(r'"timestamp": \d+', '"timestamp": 0', text)
+    return re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{12,64}\b", "hex", text)
+
+
+def test_the_recordings_that_are_shown_are_real(bastion: Bastion, security: Place) -> None:
+    shown = blocks(RECORDING, "cast")
+    for block, session in zip(shown, (SHELL_SESSION, COMMAND_SESSION), strict=True):
+        (path,) = (bastion.folder / "recordings").rglob(f"{security.words[session]}.cast")
+        assert folded(path.read_text()) == folded(block.text)
+
+
+def test_the_bytes_of_a_stream_come_back(bastion: Bastion, tmp_path: Path) -> None:
+    script = tmp_path / "stream.py"
+    (block,) = blocks(RECORDING, "python")
+    script.write_text(block.text)
+    mixed = "echo text; head -c 3000 /dev/urandom; printf '\\377 latin\\n'"
+    sent = bastion.ssh("alice+web.worker.1", mixed)
+    end = bastion.wait_for_event("session.end", streams={**bastion.events("session.end")[-1]["streams"]})
+    wait_until(lambda: bastion.events("session.end")[-1]["streams"]["o"]["bytes"] == len(sent.stdout), "the end")
+    end = bastion.events("session.end")[-1]
+    (path,) = (bastion.folder / "recordings").rglob(f"{end['session_id']}.cast")
+    done = subprocess.run([sys.executable, str(script), str(path), "o"], capture_output=True, check=True)
+    assert done.stdout == sent.stdout
+    assert hashlib.sha256(done.stdout).hexdigest() == end["streams"]["o"]["sha256"]
+
+
+def test_the_lines_of_the_audit_log_that_are_shown_are_real(bastion: Bastion, security: Place) -> None:
+    assert bastion.ssh("alice+vault.db.1", "id").returncode == 1
+    (block,) = blocks(README, "json")
+    for shown in map(json.loads, block.text.splitlines()):
+        same = {key: shown[key] for key in ("user", "address", "exit_status", "reason") if key in shown}
+        assert list(bastion.wait_for_event(shown["event"], **same)) == list(shown)
