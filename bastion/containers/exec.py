@@ -28,8 +28,8 @@ RESIZE_LIMIT = 15.0  # seconds; the engine itself waits 10 for the start
 MAX_SIZE = 0xFFFF  # columns or rows: unsigned short in struct winsize
 
 # Off is not on offer: "" means the default, ctrl-p,ctrl-q, and the engine holds the first key back until the next one
-# comes. ctrl-] is the least missed; the rest is what nobody types.
-DETACH_KEYS = "ctrl-],ctrl-@,ctrl-],ctrl-^,ctrl-],ctrl-_,ctrl-],ctrl-@"
+# comes. ctrl-@ (NUL) sets the mark in emacs and readline, which shows only with the next key; ctrl-] jumps in vim.
+DETACH_KEYS = "ctrl-@,ctrl-],ctrl-@,ctrl-^,ctrl-@,ctrl-_,ctrl-@,ctrl-]"
 
 # RFC 4254 section 6.9
 SIGNALS = {"ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2"}

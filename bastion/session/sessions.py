@@ -18,11 +18,6 @@ class Sessions:
         self._tasks: dict[asyncio.Task[None], Session] = {}
         self._closing = False
 
-    @property
-    def live_ids(self) -> set[str]:
-        """Whose processes are to be left alone by a sweep."""
-        return {session.id for session in self._tasks.values()}
-
     def start(self, request: Request, client: Client, log: BoundLog) -> Session:
         session = Session(request, client, self._rooms, log)
         if self._closing:

@@ -112,7 +112,7 @@ async def test_keys_reach_the_program_untouched(programs: Programs, busybox: Doc
     program = await programs.start(busybox, "stty raw -echo; echo ready; exec cat", terminal=TERMINAL)
     await read_until(program, b"ready")
     for number in range(256):
-        if number == 0x1D:  # ctrl-]: held back by the engine until the next key
+        if number == 0:  # NUL: held back by the engine until the next key
             continue
         program.write(bytes([number]))
         assert await asyncio.wait_for(program.read(), 10) == [(Stream.OUTPUT, bytes([number]))], number
