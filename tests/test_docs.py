@@ -1,10 +1,9 @@
-"""The README and docs/: their commands are run, their fragments loaded, their tables held against the code."""
+"""The README and docs/: every command is run, and prints what the page says; recordings and log lines are real."""
 
 import hashlib
 import json
 import os
 import re
-import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -13,31 +12,17 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
 
 import pytest
-import typer
 
-from bastion.audit.events import ALWAYS, Event
-from bastion.audit.tables import ACTIVE, LOST
-from bastion.cli import app as command_line
-from bastion.config import Auth, Config, LocalUsers, MaxStartups, Section, load_config
-from bastion.config.loader import _expected
-from bastion.errors import Reason
-from bastion.recording.asciicast import Code, decode_event, decode_header
-from bastion.session.outcome import Status
-from demo import __main__ as demo
+from bastion.recording.asciicast import decode_event, decode_header
 from tests.e2e.terminal import on_terminal
+from tests.pages import README, RECORDING, ROOT, Block, blocks
 from tests.servers.bastion import Bastion, serving
 from tests.servers.engine import DEBIAN, docker_engine
 from tests.servers.postgres import Postgres, postgres_server
 from tests.servers.process import wait_until
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-RECORDING = (ROOT / "docs/recording.md").read_text()
-CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
-PROSE = re.sub(r"^```.*?^```$", "", README + RECORDING + CHANGELOG, flags=re.MULTILINE | re.DOTALL)
 SHELL_SESSION, COMMAND_SESSION = "8a31b805588d7f1b", "a4f3089a4846085e"  # those that the pages show
 
 # Commands that change the machine they are run on: where they are copied from, and what tests them.
@@ -45,48 +30,6 @@ ELSEWHERE = {
     "python3 -m venv /opt/bastion": ("systemd/README.md", "tests/test_systemd.py"),  # root, and systemd as process 1
     "docker build -t bastion .": ("Dockerfile", "tests/test_dockerfile.py"),  # ports and volumes of the machine's own
 }
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block: the heading that it is below, its language, its text."""
-
-    heading: str
-    language: str
-    text: str
-
-    @property
-    def commands(self) -> list[tuple[str, list[str]]]:
-        """Of a console: each command, and the lines that it is said to print."""
-        found: list[tuple[str, list[str]]] = []
-        for line in self.text.splitlines():
-            if line.startswith("$ "):
-                found.append((line[2:], []))
-            else:
-                found[-1][1].append(line.rstrip())
-        return found
-
-
-def blocks(page: str, *languages: str) -> list[Block]:
-    pattern = re.compile(
-        r"^#+ (?P<heading>[^\n]*)$|^```(?P<language>[\w-]+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
-    )
-    heading, found = "", []
-    for match in re.finditer(pattern, page):
-        heading = match["heading"] or heading
-        if match["language"] in languages:
-            found.append(Block(heading, match["language"], match["text"]))
-    return found
-
-
-def table(head: str) -> list[list[str]]:
-    """The cells of the rows below the head of a table of the README."""
-    lines = README[README.index(f"\n| {head} |") + 1 :].split("\n\n")[0].splitlines()
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
-
-
-def names(text: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", text)
 
 
 # ---- the commands ----
@@ -220,7 +163,7 @@ def database(tmp_path: Path, postgres: Postgres) -> Place:
 
 
 @pytest.fixture
-def security(bastion: Bastion, request: pytest.FixtureRequest) -> Place:
+def security(bastion: Bastion) -> Place:
     """After the two sessions that the pages show."""
     script = 'read x; echo "got $x"; echo oops >&2; exit 7'
     assert bastion.ssh("alice+shop.front.1", script, stdin=b"key\n").returncode == 7
@@ -282,138 +225,6 @@ def test_commands_that_are_not_run_here_are_run_elsewhere() -> None:
         assert Path(page).name.partition(".")[0] in (ROOT / test).read_text()
 
 
-def test_what_the_demo_prints_is_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
-    (shown,) = blocks(README, "text")
-    alice, bob = re.findall(r"password: (\S+)", shown.text)
-    fingerprint = re.search(r"SHA256:\S+", shown.text)
-    assert fingerprint is not None
-    demo._tell(2222, {"alice": alice, "bob": bob}, fingerprint[0])
-    assert capsys.readouterr().out.strip() in shown.text
-    steps = "".join(path.read_text() for path in (ROOT / "demo").glob("*.py"))
-    for line in shown.text.splitlines():
-        if " ... " in line:
-            assert line.partition(" ... ")[0].split(" web.")[0] in steps, line
-
-
-def test_each_make_is_a_target() -> None:
-    targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"`(?:BASTION_PORT=\d+ )?make ([a-z-]+)`", PROSE))
-    assert {"demo", "test", "check", "bench"} <= named <= targets
-
-
-# ---- the fragments and options ----
-
-
-@pytest.mark.parametrize("block", blocks(README, "yaml"), ids=lambda block: block.heading)
-def test_fragments_load(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LDAP_PASSWORD", "DB_PASSWORD"):
-        monkeypatch.setenv(name, "hunter2")
-    for file in re.findall(r"_file: (\S+)", block.text):
-        (tmp_path / file).touch()
-    text = block.text if "auth:" in block.text else f"{block.text}auth: {{local: {{}}}}\n"
-    (tmp_path / "config.yaml").write_text(text)
-    load_config(tmp_path / "config.yaml")  # raises ConfigError
-
-
-def defaults(option: str) -> Any:
-    value: Any = Config(auth=Auth(local=LocalUsers()))
-    for part in option.split("."):
-        value = getattr(value, part, None) if isinstance(value, Section) else None
-    return value
-
-
-def test_every_option_that_is_named_exists() -> None:
-    sections = "|".join(name for name in Config.model_fields if name != "bastion_id")
-    named = set(re.findall(rf"`((?:{sections})\.[a-z_.]+)(?:: [^`]*)?`", PROSE)) - {*Event, "auth.py"}
-    assert len(named) > 10
-    assert [option for option in named if not _expected(tuple(option.split(".")))] == []
-    assert {"timeout", "exec_starts", "exec_kills", "cluster"} <= get_args(Config.model_fields["engines"].annotation)[
-        0
-    ].model_fields.keys()
-
-
-def test_the_limits_and_their_defaults_are_right() -> None:
-    for cells in table("option | default | means"):
-        (option,) = names(cells[0])
-        if option.startswith("auth.ldap."):
-            kind = _expected(("auth", "ldap"))[0]
-            default = kind.model_fields[option.rpartition(".")[2]].default
-        else:
-            default = defaults(option)
-        if isinstance(default, MaxStartups):
-            default = f"{default.start}, {default.rate}, {default.full}"
-        assert cells[1] == str(default), option
-
-
-def test_every_bastion_command_that_is_named_exists() -> None:
-    found = [command for command in names(PROSE) if command.startswith("bastion ")]
-    assert len(found) >= 6
-    for text in found:
-        command: Any = typer.main.get_command(command_line)
-        for word in shlex.split(text.partition("|")[0])[1:]:
-            if word.islower() and hasattr(command, "commands"):
-                command = command.commands[word]
-            elif word.startswith("-"):
-                assert word in [name for parameter in command.params for name in parameter.opts], text
-    flags = set(re.findall(r"`(--[a-z-]+)`", PROSE))
-    everything = "".join(path.read_text() for path in (ROOT / "bastion/cli").glob("*.py"))
-    own = {flag for flag in flags if f'"{flag}"' in everything or f"{flag[2:].replace('-', '_')}:" in everything}
-    assert flags - own == {"--hostname"}  # docker's
-
-
-# ---- the tables ----
-
-
-def code() -> str:
-    return "".join(path.read_text() for path in (ROOT / "bastion").rglob("*.py") if path.name != "events.py")
-
-
-def test_the_audit_events_are_the_catalogue() -> None:
-    written = {Event[name] for name in re.findall(r"Event\.([A-Z_]+)", code())}
-    rows = {names(cells[0])[0]: set(names(cells[1])) for cells in table("event | fields it always has | when")}
-    assert rows == {event.value: set(event.required) for event in written}
-    reserved = README.partition("These names are reserved")[2].partition("\n\n")[0]
-    assert set(names(reserved)) == set(Event) - written
-    assert set(names(README.partition("Each has ")[2].partition("\n")[0])) == ALWAYS
-
-
-def test_reasons_statuses_and_codes_are_those_of_the_code() -> None:
-    tables = {
-        "reason | means": {*Reason},
-        "status | means": {*Status, ACTIVE, LOST},
-        "code | means": {*Code},
-    }
-    for head, expected in tables.items():
-        assert {names(cells[0])[0] for cells in table(head)} == {str(one) for one in expected}, head
-    unused = [reason for reason in Reason if f"Reason.{reason.name}" not in code()]
-    reserved = [names(cells[0])[0] for cells in table("reason | means") if cells[1].startswith("reserved")]
-    assert unused == reserved
-
-
-def test_the_labels_are_those_of_the_code() -> None:
-    named = {name for cells in table("label | means") for name in names(cells[0])}
-    assert named == set(re.findall(r'"(bastion\.[a-z]+)"', code()))
-
-
-def test_the_rooms_are_those_of_the_package() -> None:
-    named = {name for cells in table("room | what is in it") for name in names(cells[0])}
-    package = ROOT / "bastion"
-    rooms = {f"bastion/{path.parent.name}/" for path in package.glob("*/__init__.py")}
-    files = {f"bastion/{path.name}" for path in package.glob("*.py") if not path.name.startswith("__")}
-    assert named == rooms | files
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/recording.md", "CHANGELOG.md"])
-def test_links_lead_somewhere(page: str) -> None:
-    text = (ROOT / page).read_text()
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
-        file, _, anchor = target.partition("#")
-        linked = (ROOT / page).parent / file if file else ROOT / page
-        assert linked.exists(), target
-        headings = re.findall(r"^#+ (.*)$", linked.read_text() if anchor else "", re.MULTILINE)
-        assert not anchor or anchor in [heading.lower().replace(" ", "-") for heading in headings], target
-
-
 # ---- the recording and the log as they are shown ----
 
 
@@ -442,11 +253,8 @@ def test_the_bytes_of_a_stream_come_back(bastion: Bastion, tmp_path: Path) -> No
     script = tmp_path / "stream.py"
     (block,) = blocks(RECORDING, "python")
     script.write_text(block.text)
-    mixed = "echo text; head -c 3000 /dev/urandom; printf '\\377 latin\\n'"
-    sent = bastion.ssh("alice+web.worker.1", mixed)
-    end = bastion.wait_for_event("session.end", streams={**bastion.events("session.end")[-1]["streams"]})
-    wait_until(lambda: bastion.events("session.end")[-1]["streams"]["o"]["bytes"] == len(sent.stdout), "the end")
-    end = bastion.events("session.end")[-1]
+    sent = bastion.ssh("alice+web.worker.1", "echo text; head -c 3000 /dev/urandom; printf '\\377 latin\\n'; exit 9")
+    end = bastion.wait_for_event("session.end", exit_status=9)
     (path,) = (bastion.folder / "recordings").rglob(f"{end['session_id']}.cast")
     done = subprocess.run([sys.executable, str(script), str(path), "o"], capture_output=True, check=True)
     assert done.stdout == sent.stdout
