@@ -16,12 +16,13 @@ from types import MappingProxyType
 
 
 class Terminal:
-    """The master side; `seen` is all that the client has printed."""
+    """The master side; `seen` is what the client has printed and nobody has expected yet, `transcript` all of it."""
 
     def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
         self.process = process
         self.master = master
         self.seen = b""
+        self.transcript = b""
 
     def type(self, keys: bytes) -> None:
         os.write(self.master, keys)
@@ -48,6 +49,7 @@ class Terminal:
         except OSError:
             data = b""  # EIO: the last one has closed the slave
         self.seen += data
+        self.transcript += data
         return bool(data)
 
     def resize(self, columns: int, rows: int) -> None:
