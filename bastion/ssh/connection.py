@@ -124,9 +124,15 @@ class Connection(asyncssh.SSHServer):
         user, plus, address = username.rpartition("+")
         self._user, self._address = (user, address) if plus else (username, "")
         self._log = self._log.bind(user=self._user)
+        self._allow_service_request()
         if self._listener.section.banner and self._conn is not None:
             self._conn.send_auth_banner(self._listener.section.banner)
         return True
+
+    def _allow_service_request(self) -> None:
+        """paramiko asks for the service anew with each try; sshd lets it, asyncssh would disconnect."""
+        if self._conn is not None:
+            self._conn._next_service = b"ssh-userauth"
 
     def public_key_auth_supported(self) -> bool:
         return True
@@ -189,6 +195,7 @@ class Connection(asyncssh.SSHServer):
         raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, refusal.user_text)
 
     async def _failed(self, method: str, refusal: Refusal) -> None:
+        self._allow_service_request()
         # asyncssh announces every user name but the empty one
         log = self._log if self._user_name is not None else self._log.bind(user="")
         try:

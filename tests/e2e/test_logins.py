@@ -123,15 +123,39 @@ def test_many_keys(bastion: Bastion, tmp_path: Path, others: int, *, let_in: boo
         bastion.wait_for_event("user.login_failed", user="alice", reason="too_many_tries")
 
 
+def test_a_client_that_asks_for_the_service_anew_with_each_try(bastion: Bastion) -> None:
+    """paramiko: a key that is not hers, then her password, on one connection."""
+    with paramiko.SSHClient() as client:
+        client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+        options = {"key_filename": f"{bastion.folder}/bob_key", "look_for_keys": False, "allow_agent": False}
+        client.connect("127.0.0.1", bastion.port, BUSY, PASSWORD, timeout=20, **options)
+        source_port = client.get_transport().sock.getsockname()[1]
+        _, stdout, _ = client.exec_command("echo in")
+        assert stdout.read() == b"in\n"
+    tried = [event["event"] for event in bastion.events(source_port=source_port) if event["event"].startswith("user")]
+    assert tried == ["user.login_failed", "user.login"]
+    with contextlib.closing(paramiko.Transport(("127.0.0.1", bastion.port))) as transport:
+        transport.start_client(timeout=15)
+        with pytest.raises(paramiko.BadAuthenticationType):
+            transport.auth_none("alice")
+        for _ in range(3):
+            with pytest.raises(paramiko.AuthenticationException):
+                transport.auth_password("alice", "wrong")
+        assert transport.auth_password("alice", PASSWORD) == []
+
+
 def test_another_user_name_on_the_same_connection(bastion: Bastion) -> None:
     for other in ("bob", "alice+web.busy.1", "Alice"):
         with contextlib.closing(paramiko.Transport(("127.0.0.1", bastion.port))) as transport:
+            source_port = transport.sock.getsockname()[1]
             transport.start_client(timeout=15)
             with pytest.raises(paramiko.AuthenticationException):
                 transport.auth_password("alice", "wrong")
             with pytest.raises(paramiko.SSHException):
                 transport.auth_password(other, PASSWORD)
             assert not transport.is_authenticated()
+        event = bastion.wait_for_event("connection.close", source_port=source_port)
+        assert (event["user"], event["detail"]) == ("alice", "Change of username not allowed")
 
 
 async def test_three_hundred_channels_on_one_connection(bastion: Bastion) -> None:
