@@ -66,6 +66,7 @@ class Connection(asyncssh.SSHServer):
         tuning.acknowledge_quickly(conn)
         if not self._listener.section.chacha20:  # an old OpenSSH may be what it is for
             tuning.prefer_gcm(conn)
+        tuning.announce_less(conn)
         tuning.send_no_ignore(conn)
         self._listener.own(self._open())
 

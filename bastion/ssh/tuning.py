@@ -1,4 +1,7 @@
-"""What makes asyncssh fast: hooks on one connection. Each only costs speed where another version has no such place."""
+"""What makes asyncssh fast, and quiet: hooks on one connection.
+
+Each only costs speed, or a line of `ssh -v`, where another version has no such place.
+"""
 
 import asyncio
 import contextlib
@@ -51,6 +54,19 @@ def prefer_gcm(conn: asyncssh.SSHServerConnection) -> None:
             conn._enc_algs = [name for name in offered if b"-gcm@" in name] or offered
 
     conn.set_extra_info = client_version_known  # type: ignore[method-assign]
+
+
+def announce_less(conn: asyncssh.SSHServerConnection) -> None:
+    """Of RFC 8308's extensions only server-sig-algs: `ssh -v` calls asyncssh's global-requests-ok unrecognised."""
+    extensions: dict[bytes, bytes] = getattr(conn, "_extensions_to_send", {})
+    send_all = getattr(conn, "_send_ext_info", None)
+
+    def send_known() -> None:
+        extensions.pop(b"global-requests-ok", None)
+        if send_all is not None:
+            send_all()
+
+    conn._send_ext_info = send_known  # type: ignore[method-assign]
 
 
 def send_no_ignore(conn: asyncssh.SSHServerConnection) -> None:

@@ -75,7 +75,9 @@ def sshd(bastion: Bastion, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 # What ssh says of any server and what says which algorithms were chosen, in other words for other ones.
 _SAME = re.compile(r"\d+(\.\d+)?|SHA256:\S+|'[^']*'|<[^>]*>|\S+@\S+|(?<=algorithm: )\S+|(?<=software version )\S+")
-_ODD = re.compile(r"error|fail|unexpected|fallback|unable|warning|bad|invalid|denied|disconnect|mismatch|weak", re.I)
+_ODD = re.compile(
+    r"error|fail|unexpected|fallback|unable|warning|bad|invalid|denied|disconnect|mismatch|weak|unrec|unknown", re.I
+)
 
 
 def talkative(command: list[str], level: str) -> list[str]:
