@@ -228,3 +228,22 @@ def test_a_client_that_reads_no_more_ends_the_program_as_a_closed_pipe_would(
     wait_until(lambda: not left(engine, container, "yes"), "yes has ended")
     client.wait(10)
     container.remove(force=True)
+
+
+def test_an_engine_that_is_stuck_when_the_client_vanishes(bastion: Bastion, engine: Engine, start: Start) -> None:
+    container = engine.app("stuck", "main", 1)
+    running = start(command(bastion, "alice+stuck.main.1", "trap '' HUP; while :; do sleep 7783; done"))
+    wait_until(lambda: left(engine, container, "7783"), "the program runs")
+    os.kill(engine.process.pid, signal.SIGSTOP)
+    try:
+        starting = start(command(bastion, "alice+stuck.main.1", "sleep 7784"))
+        session = bastion.wait_for_event("session.start", address="stuck.main.1", command="sleep 7784")["session_id"]
+        for client in (running, starting):
+            client.kill()
+            client.wait()
+        bastion.wait_for_event("connection.close", connection_id=bastion.events("connection.open")[-1]["connection_id"])
+    finally:
+        os.kill(engine.process.pid, signal.SIGCONT)
+    bastion.wait_for_event("session.end", session_id=session)
+    wait_until(lambda: len(engine.processes(container)) == 1, "all is gone", 30)
+    container.remove(force=True)

@@ -106,8 +106,8 @@ class Bridged:
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(5):
-            while not condition():
-                await asyncio.sleep(0)  # noqa: ASYNC110 - the ends have no event to wait for
+            while not condition():  # noqa: ASYNC110 - the ends have no event to wait for
+                await asyncio.sleep(0)
 
     async def end(self) -> None:
         self.program.output.put_nowait([])
