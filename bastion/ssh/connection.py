@@ -100,7 +100,7 @@ class Connection(asyncssh.SSHServer):
     async def _close(self, exc: Exception | None) -> None:
         reason = type(exc).__name__ if exc is not None else "disconnect"
         seconds = round(time.monotonic() - self._began, 3)
-        if exc is not None and not self._authenticated and seconds >= self._listener.section.login_grace_time:
+        if str(exc) == "Login timeout expired":  # asyncssh has no exception of its own for it
             reason = Reason.LOGIN_TIMEOUT
         with contextlib.suppress(Refusal):  # it is closed already
             await self._log.emit(
