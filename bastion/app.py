@@ -32,7 +32,7 @@ DRAIN_GRACE = 10.0  # seconds for sessions to be ended with a sentence, and for 
 
 
 def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError where it can not start."""
+    """Serve until SIGTERM, SIGINT or SIGHUP; the exit status. Raises ConfigError where it can not start."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("asyncssh", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -44,7 +44,7 @@ def run(config: Config) -> int:
 async def _serve(config: Config) -> None:
     """Start what others stand on first; each part is ended, whatever happens to those above it."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP: the terminal that it runs on was closed
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     keys = host_keys.load(config.ssh.host_keys)
     await upgrade(config.database)

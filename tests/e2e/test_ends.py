@@ -186,8 +186,9 @@ def test_after_a_crash_of_the_bastion_the_next_one_sweeps(tmp_path: Path, engine
     container.remove(force=True)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_at_shutdown_sessions_end_with_a_sentence_and_nothing_is_left(
-    tmp_path: Path, engine: Engine, start: Start
+    tmp_path: Path, engine: Engine, start: Start, number: signal.Signals
 ) -> None:
     container = engine.app("shutdown", "main", 1)
     with serving(tmp_path, engine.url) as bastion:
@@ -195,7 +196,7 @@ def test_at_shutdown_sessions_end_with_a_sentence_and_nothing_is_left(
             bastion.ssh_command("alice+shutdown.main.1", "sleep 7779"), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
         wait_until(lambda: left(engine, container, "7779"), "the program runs")
-        os.kill(bastion.process.pid, signal.SIGTERM)
+        os.kill(bastion.process.pid, number)
         _, errors = client.communicate(timeout=15)
         assert b"shutting down" in errors
         assert client.returncode == 255
