@@ -104,10 +104,10 @@ def test_a_terminal_what_is_typed_in_clear_and_what_is_not(bastion: Bastion, rea
                 terminal.type(piece)
             terminal.type(b"\r")
             terminal.expect(rb"got 16\r\n.*[#$] ")
+        terminal.type("echo grüße\r".encode())
+        terminal.expect("echo grüße\r\n.*grüße\r\n.*[#$] ".encode())
         terminal.resize(100, 30)
         bastion.wait_for_event("session.resize", session_id=session_id, columns=100, rows=30)
-        terminal.type("echo grüße\r".encode())
-        terminal.expect("echo grüße\r\n.*grüße\r\n".encode())
         terminal.type(b"exit 3\r")
         assert terminal.wait() == 3
         seen = terminal.transcript
@@ -280,5 +280,7 @@ def test_best_effort_goes_on_and_says_so_in_the_log(folder: Path, engine: Engine
         assert "ENOSPC" in failed["detail"]
         (path,) = (small_disk / "recordings").rglob("*.cast")
         assert whole.startswith(of(read(path)[1], Stream.OUTPUT))
+        fill = ["dd", "if=/dev/zero", f"of={small_disk}/filler", "bs=4096"]
+        assert b"No space left" in subprocess.run(fill, capture_output=True, check=False).stderr
         assert bastion.ssh(BUSY, "echo in").stdout == b"in\n"  # and a session without any recording at all
         bastion.wait_for_event("recording.failed", session_id=ended(bastion)["session_id"])
