@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -108,5 +108,7 @@ async def programs(engine: DockerEngine) -> AsyncIterator[Programs]:
 
 
 @pytest.fixture
-def busybox(engine: DockerEngine) -> DockerContainer:
-    return engine.run(BUSYBOX)
+def busybox(engine: DockerEngine) -> Iterator[DockerContainer]:
+    started = engine.run(BUSYBOX)
+    yield started
+    started.remove(force=True)  # and what still runs in it, at full speed maybe

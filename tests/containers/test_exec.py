@@ -2,6 +2,7 @@ import asyncio
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 
 import pytest
 from docker.models.containers import Container as DockerContainer
@@ -16,8 +17,10 @@ from tests.servers.engine import Engine as DockerEngine
 
 
 @pytest.fixture(params=[BUSYBOX, DEBIAN])
-def container(request: pytest.FixtureRequest, engine: DockerEngine) -> DockerContainer:
-    return engine.run(request.param)
+def container(request: pytest.FixtureRequest, engine: DockerEngine) -> Iterator[DockerContainer]:
+    started = engine.run(request.param)
+    yield started
+    started.remove(force=True)
 
 
 async def test_exit_statuses(programs: Programs, container: DockerContainer) -> None:

@@ -1,6 +1,6 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,8 +21,10 @@ USE_PTY = "echo 'Defaults use_pty' >/etc/sudoers.d/pty; "
 
 
 @pytest.fixture(params=[BUSYBOX, DEBIAN])
-def container(request: pytest.FixtureRequest, engine: DockerEngine) -> DockerContainer:
-    return engine.run(request.param)
+def container(request: pytest.FixtureRequest, engine: DockerEngine) -> Iterator[DockerContainer]:
+    started = engine.run(request.param)
+    yield started
+    started.remove(force=True)
 
 
 @pytest.fixture
