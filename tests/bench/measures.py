@@ -122,7 +122,14 @@ async def _login_again_and_again(port: int, user: str, key: asyncssh.SSHKey, sec
         nonlocal done
         while time.perf_counter() - began < seconds:
             async with asyncssh.connect(
-                "127.0.0.1", port, username=user, client_keys=[key], known_hosts=None, config=None, agent_path=None
+                "127.0.0.1",
+                port,
+                username=user,
+                client_keys=[key],
+                server_host_key_algs=["ssh-ed25519"],  # as OpenSSH's client prefers, and all that this sshd has
+                known_hosts=None,
+                config=None,
+                agent_path=None,
             ):
                 done += 1
 
