@@ -226,6 +226,7 @@ async def test_a_database_that_is_killed_and_comes_back(own_postgres: Postgres, 
             slowest = max(slowest, time.monotonic() - began)
         assert slowest < 3, "a dead database slows nothing"
         assert numbers(lines(file)) == list(range(1300))
+        await eventually(lambda: _events(file, "audit.failed"), "the log says so")
         assert len(await _events(file, "audit.failed")) == 1
         await asyncio.to_thread(own_postgres.start)
         await eventually(lambda: _events(file, "audit.recovered"), "the log follows")

@@ -84,7 +84,8 @@ class Postgres:
             for child in map(int, children):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child, number)
-        os.kill(self._process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # a test has killed it
+            os.kill(self._process.pid, number)
 
     def connect(self, database: str = "postgres", user: str = "postgres") -> psycopg.Connection:
         """Over the unix socket, which trusts everybody."""
