@@ -91,10 +91,6 @@ class Bridge:
                 pump.cancel()
             await asyncio.gather(output, *others, return_exceptions=True)
 
-    async def say(self, text: str, stream: Stream) -> None:
-        """A sentence of the bastion's own to the client; recorded as what the client saw."""
-        await self._pass_on(await self._recorder.write([(stream, text.encode())]))
-
     async def _pump_output(self) -> None:
         while chunks := await self._read():
             if self._output_closed:

@@ -47,6 +47,7 @@ class Session:
         self._cut: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._stopped = asyncio.Event()
         self._sent_signals: set[str] = set()
+        self._output_closed = False
         self._starting: asyncio.Task[Exec] | None = None
         self._container: Container | None = None
         self._recorder: Recorder | None = None
@@ -67,6 +68,7 @@ class Session:
 
     def output_closed(self) -> None:
         """The client takes no more output: the program's next will end it, as a closed pipe does."""
+        self._output_closed = True
         if self._bridge is not None:
             self._bridge.output_closed()
 
@@ -113,6 +115,8 @@ class Session:
             self._bridge = Bridge(self._client, self.inbox, program, recorder, self._log_resize)
             if self._terminal is not None and self._resized.is_set():
                 self._bridge.resize(self._terminal)
+            if self._output_closed:
+                self._bridge.output_closed()
             await self._bridge.run()
             code = await program.wait()
             if code == _KILLED and not self._sent_signals:
@@ -275,10 +279,10 @@ class Session:
         return None
 
     async def _log_end(self, outcome: Outcome, left_behind: int | None, summary: Summary | None) -> None:
-        if summary is not None and summary.failure is not None:
-            await self._logged(
-                self._log.emit(Event.RECORDING_FAILED, reason=Reason.RECORDING_FAILED, detail=summary.failure)
-            )
+        failure = summary.failure if summary is not None else None
+        if failure is not None or outcome.reason is Reason.RECORDING_FAILED:  # or it could not even be begun
+            detail = failure or outcome.log_text
+            await self._logged(self._log.emit(Event.RECORDING_FAILED, reason=Reason.RECORDING_FAILED, detail=detail))
         await self._logged(
             self._log.emit(
                 Event.SESSION_END,

@@ -53,6 +53,7 @@ def no_session(bastion: Bastion, *words: str) -> None:
     wait_until(lambda: len(bastion.events("session.end")) > ended, "session.end")
     (event,) = bastion.events("session.end")[ended:]
     assert (event["status"], event["reason"]) == ("refused", "recording_failed")
+    assert bastion.events("recording.failed", session_id=event["session_id"])
     for word in (*words, "recording.folder must be there, writable, and have free space"):
         assert word in event["detail"]
 
