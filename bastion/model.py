@@ -86,4 +86,24 @@ class Stream(StrEnum):
     ERROR = "e"
 
 
+class Confidence(StrEnum):
+    """How sure it is that a command's line is what was run."""
+
+    EXACT = "exact"
+    LIKELY = "likely"
+    INPUT = "input"  # a line that a program other than a shell read
+    UNECHOED = "unechoed"  # typed without echo: that it was, never what it was
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One line that was run, reconstructed from the terminal."""
+
+    content: str
+    confidence: Confidence
+    at: float  # seconds into the recording
+    prompt: str = ""  # what stood left of it
+    degraded: bool = False  # the detector was overloaded before it: lines may be missing
+
+
 Chunk = tuple[Stream, bytes]

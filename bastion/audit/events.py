@@ -38,7 +38,7 @@ class Event(StrEnum):
     SESSION_START = "session.start", SESSION | {"terminal", "command", "rule", "recording"}
     SESSION_RESIZE = "session.resize", SESSION | {"columns", "rows"}
     SESSION_END = "session.end", SESSION | {"status", "exit_status"}
-    SESSION_COMMAND = "session.command", SESSION | {"content"}
+    SESSION_COMMAND = "session.command", SESSION | {"content", "confidence", "at", "prompt", "degraded"}
     COMMAND_DENIED = "command.denied", SESSION | {"content", "rule"}
     COMMAND_ALERTED = "command.alerted", SESSION | {"content", "rule"}
     RECORDING_FAILED = "recording.failed", SESSION | {"reason"}

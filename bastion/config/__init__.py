@@ -1,25 +1,15 @@
 """The configuration: frozen sections, and a loader whose errors name the option's path, the line and what is right."""
 
+from bastion.config.access import Access, AccessRule
+from bastion.config.audit import Audit, Database
+from bastion.config.auth import Auth, LocalUsers
+from bastion.config.engines import Engine, EngineTls
+from bastion.config.ldap import Ldap
 from bastion.config.loader import load_config
-from bastion.config.sections import (
-    Access,
-    AccessRule,
-    Audit,
-    Auth,
-    Config,
-    Database,
-    Engine,
-    EngineTls,
-    Ldap,
-    LocalUsers,
-    MaxStartups,
-    Network,
-    Recording,
-    Seconds,
-    Section,
-    Ssh,
-    host_and_port,
-)
+from bastion.config.recording import Recording
+from bastion.config.section import Seconds, Section
+from bastion.config.sections import Config
+from bastion.config.ssh import MaxStartups, Network, Ssh, host_and_port
 
 __all__ = [
     "Access",

@@ -15,7 +15,8 @@ import yaml
 from pydantic import SecretStr, ValidationError
 
 from bastion.config.document import MAX_DEPTH, TAG, compose, kind_of
-from bastion.config.sections import Config, Section
+from bastion.config.section import Section
+from bastion.config.sections import Config
 from bastion.errors import ConfigError, printable
 
 MAX_SECRET_BYTES = 64 * 1024

@@ -1,0 +1,1 @@
+"""What was run? Keystrokes and the screen they are echoed on -> commands."""

@@ -1,0 +1,38 @@
+"""The section `access`: who may enter what."""
+
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from bastion.config.section import Section
+
+
+class AccessRule(Section):
+    """Allows `users` and members of `groups` the containers whose app matches one of `apps` (shell patterns)."""
+
+    users: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    apps: tuple[str, ...] = Field(min_length=1)
+    clusters: tuple[str, ...] = Field(("*",), min_length=1)
+
+    @model_validator(mode="after")
+    def _for_somebody(self) -> Self:
+        if not self.users and not self.groups:
+            raise ValueError("users or groups, or both, is right: this rule allows nobody anything")
+        return self
+
+
+class Access(Section):
+    """Who may enter what. Nothing here and no label: nobody."""
+
+    owners_label: bool = True  # `bastion.owners: alice,@group`
+    group_template: str | None = None  # "app-{app}": a member of this group owns the app
+    rules: tuple[AccessRule, ...] = ()
+    protected: tuple[str, ...] = ()  # container names or ids that are never entered
+
+    @field_validator("group_template")
+    @classmethod
+    def _group_of_the_app(cls, value: str | None) -> str | None:
+        if value is not None and "{app}" not in value:
+            raise ValueError("a template with {app} in it is right, such as app-{app}; else one group owns every app")
+        return value

@@ -1,0 +1,51 @@
+"""The sections `database` and `audit`: what is remembered."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, SecretStr, model_validator
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from bastion.config.section import Section
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    """Says nothing of the URL but its driver: the rest may be a password."""
+    right = "sqlite+aiosqlite:///file or postgresql+psycopg://user:password@host/database is right"
+    try:
+        driver = make_url(value.get_secret_value()).drivername
+    except (ArgumentError, ValueError):
+        raise ValueError(f"{right}; this is no database URL") from None
+    if driver not in ("sqlite+aiosqlite", "postgresql+psycopg"):
+        raise ValueError(f"{right}; the driver here is {driver!r}")
+    return value
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+
+
+class Database(Section):
+    """SQLAlchemy URL; sqlite+aiosqlite or postgresql+psycopg."""
+
+    url: DatabaseUrl = SecretStr("sqlite+aiosqlite:///bastion.db")
+
+    def resolved(self, folder: Path) -> Self:
+        url = make_url(self.url.get_secret_value())
+        if url.drivername != "sqlite+aiosqlite" or url.database in (None, "", ":memory:"):
+            return self
+        url = url.set(database=str(folder / str(url.database)))
+        return self.model_copy(update={"url": SecretStr(url.render_as_string(hide_password=False))})
+
+
+class Audit(Section):
+    """The audit log: one JSON object a line."""
+
+    file: Path | None = Path("audit.jsonl")
+    stdout: bool = False
+
+    @model_validator(mode="after")
+    def _some_sink(self) -> Self:
+        if self.file is None and not self.stdout:
+            raise ValueError("at least one place for the audit log is right: file, or stdout: true")
+        return self
