@@ -23,7 +23,8 @@ CATALOGUE = {
     " terminal user",
     "session.resize": "address columns connection_id container_id engine rows session_id source_ip user",
     "session.end": "address connection_id container_id engine exit_status session_id source_ip status user",
-    "session.command": "address at confidence connection_id container_id content degraded engine prompt session_id source_ip user",
+    "session.command": "address at confidence connection_id container_id content degraded engine prompt session_id"
+    " source_ip user",
     "command.denied": "address connection_id container_id content engine rule session_id source_ip user",
     "command.alerted": "address connection_id container_id content engine rule session_id source_ip user",
     "recording.failed": "address connection_id container_id engine reason session_id source_ip user",
