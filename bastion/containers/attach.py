@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import socket
-import ssl
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from bastion.containers.engine import Engine
 from bastion.containers.frames import Frames, joined
+from bastion.containers.tls import Tls
 from bastion.errors import Reason, Refusal
 from bastion.model import Chunk, Stream
 
@@ -23,48 +23,6 @@ HIGH_WATER = 256 << 10  # bytes that may wait on either side before the other en
 OVERHEAD = 128  # bytes that a chunk costs beside its own: many small ones fill the buffer too
 RECEIVE = 256 << 10  # bytes a read
 MAX_HEAD = 16 << 10  # bytes of the answer's head, or of the message of an answer that is a no
-
-
-class Tls:
-    """TLS over memory buffers, so that close_notify can be sent while reading goes on (RFC 8446 section 6.1)."""
-
-    def __init__(self, context: ssl.SSLContext, host: str) -> None:
-        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._object = context.wrap_bio(self._in, self._out, server_hostname=host)
-
-    def handshake(self, data: bytes) -> bool:
-        """Is it done, after these bytes of the engine's? What is to be sent is in `outgoing`."""
-        self._in.write(data)
-        with contextlib.suppress(ssl.SSLWantReadError):
-            self._object.do_handshake()
-            return True
-        return False
-
-    def decrypt(self, data: bytes) -> tuple[bytes, bool]:
-        """What the engine said, and whether it will say no more."""
-        self._in.write(data)
-        plain, ended = [], False
-        try:
-            while piece := self._object.read(RECEIVE):
-                plain.append(piece)
-            ended = True
-        except ssl.SSLZeroReturnError:  # instead of b"" where close_notify has been sent
-            ended = True
-        except ssl.SSLWantReadError:  # the rest of a record is still to come
-            pass
-        return b"".join(plain), ended
-
-    def encrypt(self, data: bytes) -> bytes:
-        self._object.write(data)
-        return self._out.read()
-
-    def close_notify(self) -> bytes:
-        with contextlib.suppress(ssl.SSLError):  # it wants the engine's close_notify too, which comes later
-            self._object.unwrap()
-        return self._out.read()
-
-    def outgoing(self) -> bytes:
-        return self._out.read()
 
 
 class Attach:
