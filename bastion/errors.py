@@ -18,6 +18,7 @@ class Reason(StrEnum):
     USER_DISABLED = "user_disabled"
     MALFORMED_USER_NAME = "malformed_user_name"
     KEY_NOT_ALLOWED = "key_not_allowed"
+    ANOTHER_USER = "another_user"
     TOO_MANY_TRIES = "too_many_tries"
     LOGIN_TIMEOUT = "login_timeout"
     AUTH_UNAVAILABLE = "auth_unavailable"

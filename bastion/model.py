@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 # An app or a process: ASCII, so that no two look alike; never `-1`, never an empty part between dots.
@@ -19,6 +20,7 @@ class Identity:
     method: str  # how: "local-password", "local-publickey", "ldap", ...
     groups: frozenset[str] = frozenset()
     claims: Mapping[str, object] = field(default_factory=dict)
+    expires: datetime | None = None  # with its timezone: when the credential ends, where it does
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
-"""Who are you? The contract of a way to sign in, and the path around it that is the same for all of them."""
+"""Who are you? The path around the ways to sign in that is the same for all of them."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
 
+from bastion.auth.conversation import AskForPassword, Challenge, Conversation
 from bastion.auth.ldap import Ldap
 from bastion.auth.local import Local
+from bastion.auth.method import Method
 from bastion.auth.passwords import EmptyPasswordError, prepared
 from bastion.auth.refusals import refused
 from bastion.auth.user_name import why_malformed
@@ -17,25 +18,6 @@ from bastion.model import Identity
 # The least time that a refusal takes, in seconds: longer than it usually takes to find out.
 PASSWORD_FAILURE = 0.25
 KEY_FAILURE = 0.01
-
-
-class Method(Protocol):
-    """A way to sign in: one file in this folder, listed in `Authenticator`.
-
-    `password` and `public_key` return None where the user is not one of this method's, so that the next one is asked.
-    They raise Refusal for their own users, and where they have spent as much time on an unknown user as on a wrong
-    password (UNKNOWN_USER; the next one is asked); Unavailable where they can not tell.
-    What comes in by keyboard-interactive (second factors, tokens) or as a certificate gets its method here too.
-    """
-
-    async def password(self, user: str, password: bytes, source_ip: str) -> Identity | None: ...
-
-    async def public_key(self, user: str, key_type: str, key_blob: bytes, source_ip: str) -> Identity | None: ...
-
-    async def decoy(self) -> None:
-        """Take the time of a wrong password. Raises Unavailable."""
-
-    async def close(self) -> None: ...
 
 
 class Authenticator:
@@ -56,24 +38,7 @@ class Authenticator:
         """Who signs in with `password`. Raises Refusal, or Unavailable where a server or file has to be mended."""
         async with _no_sooner_than(PASSWORD_FAILURE):
             _check_user_name(user)
-            secret = _checked_password(user, password)
-            refusal: Refusal | None = None
-            idle = list(self._methods)  # these have not spent the time of a wrong password
-            for method in self._methods:
-                try:
-                    identity = await method.password(user, secret, source_ip)
-                except Unavailable:
-                    raise
-                except Refusal as no:
-                    idle.remove(method)
-                    refusal = no
-                    if no.reason is not Reason.UNKNOWN_USER:
-                        break
-                else:
-                    if identity is not None:
-                        return identity
-            await self._wait_as_long(idle, known=refusal is not None and refusal.reason is not Reason.UNKNOWN_USER)
-            raise refusal or _unknown(user)
+            return await self._password(user, password, source_ip)
 
     async def public_key(self, user: str, key_type: str, key_blob: bytes, source_ip: str) -> Identity:
         """Who has the key `key_blob` (RFC 4253 section 6.6; `key_type` is the name at its start).
@@ -85,12 +50,48 @@ class Authenticator:
             for method in self._methods:
                 identity = await method.public_key(user, key_type, key_blob, source_ip)
                 if identity is not None:
-                    return identity
+                    return _who_was_asked_for(user, identity)
             raise _unknown(user)
+
+    @property
+    def converses(self) -> bool:
+        """Is there more to ask than a password? Where there is not, keyboard-interactive is not offered."""
+        return any(method.converses for method in self._methods)
+
+    def converse(self, user: str, source_ip: str) -> Conversation:
+        """Ask by keyboard-interactive: what the first method that has something to ask asks, else for the password."""
+        return _Conversation(self, user, source_ip)
 
     async def close(self) -> None:
         """Return when the methods' threads are done; sign-ins that come now are Unavailable."""
         await asyncio.gather(*(method.close() for method in self._methods))
+
+    async def _password(self, user: str, password: str, source_ip: str) -> Identity:
+        secret = _checked_password(user, password)
+        refusal: Refusal | None = None
+        idle = list(self._methods)  # these have not spent the time of a wrong password
+        for method in self._methods:
+            try:
+                identity = await method.password(user, secret, source_ip)
+            except Unavailable:
+                raise
+            except Refusal as no:
+                idle.remove(method)
+                refusal = no
+                if no.reason is not Reason.UNKNOWN_USER:
+                    break
+            else:
+                if identity is not None:
+                    return _who_was_asked_for(user, identity)
+        await self._wait_as_long(idle, known=refusal is not None and refusal.reason is not Reason.UNKNOWN_USER)
+        raise refusal or _unknown(user)
+
+    async def _conversation(self, user: str, source_ip: str) -> Conversation:
+        for method in self._methods:
+            conversation = await method.conversation(user, source_ip)
+            if conversation is not None:
+                return conversation
+        return AskForPassword(lambda password: self._password(user, password, source_ip))
 
     async def _wait_as_long(self, idle: Sequence[Method], *, known: bool) -> None:
         """Wrong password or unknown, with this method or that: all methods have worked on it in the end."""
@@ -100,6 +101,47 @@ class Authenticator:
             except Unavailable:
                 if not known:  # as for a user that the method knows
                     raise
+
+
+class _Conversation:
+    """Around every conversation: the name is looked at first, the identity last, and a no takes its time."""
+
+    def __init__(self, authenticator: Authenticator, user: str, source_ip: str) -> None:
+        self._authenticator = authenticator
+        self._user = user
+        self._source_ip = source_ip
+        self._prompts = 0
+        self._inner: Conversation | None = None
+
+    async def start(self) -> Challenge | Identity:
+        async with _no_sooner_than(PASSWORD_FAILURE):
+            _check_user_name(self._user)
+            self._inner = await self._authenticator._conversation(self._user, self._source_ip)
+            return self._checked(await self._inner.start())
+
+    async def answer(self, responses: Sequence[str]) -> Challenge | Identity:
+        async with _no_sooner_than(PASSWORD_FAILURE):
+            assert self._inner is not None
+            if len(responses) != self._prompts:
+                raise refused(Reason.WRONG_CREDENTIALS, f"{len(responses)} answers to {self._prompts} prompts")
+            return self._checked(await self._inner.answer(responses))
+
+    async def close(self) -> None:
+        if self._inner is not None:
+            await self._inner.close()
+
+    def _checked(self, step: Challenge | Identity) -> Challenge | Identity:
+        if isinstance(step, Identity):
+            return _who_was_asked_for(self._user, step)
+        self._prompts = len(step.prompts)
+        return step
+
+
+def _who_was_asked_for(user: str, identity: Identity) -> Identity:
+    """A credential of bob never opens alice's door, whichever method says that it is right."""
+    if identity.user != user:
+        raise refused(Reason.ANOTHER_USER, f"{user}: {identity.method} says that this is {identity.user}")
+    return identity
 
 
 def _check_user_name(user: str) -> None:

@@ -19,6 +19,7 @@ from bastion.auth.directory import (
     name_in_dn,
     tls_context,
 )
+from bastion.auth.method import Method
 from bastion.auth.refusals import refused, unavailable
 from bastion.auth.workers import Workers
 from bastion.config import Ldap as LdapSection
@@ -33,7 +34,7 @@ FILTERS_AT_ONCE = 50  # groups whose parents are asked for in one search
 _log = logging.getLogger(__name__)
 
 
-class Ldap:
+class Ldap(Method):
     """The method of an LDAP directory (RFC 4511). It knows no keys."""
 
     def __init__(self, config: LdapSection) -> None:
@@ -52,9 +53,6 @@ class Ldap:
         if not password:
             raise refused(Reason.EMPTY_PASSWORD, f"{user}: the password is empty")
         return await self._workers.run(self._seconds, lambda: self._sign_in(user, password))
-
-    async def public_key(self, user: str, key_type: str, key_blob: bytes, source_ip: str) -> Identity | None:
-        return None
 
     async def decoy(self) -> None:
         nobody = f"nobody-{secrets.token_hex(8)}"

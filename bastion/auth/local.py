@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
+from bastion.auth.method import Method
 from bastion.auth.refusals import refused, unavailable
 from bastion.auth.users_file import HASHER, User, UsersFile, UsersFileError, authorized_keys
 from bastion.auth.workers import Workers
@@ -17,7 +18,7 @@ HASHING_THREADS = min(4, os.cpu_count() or 1)  # each needs the hash's memory, 1
 SECONDS = 20  # for reading the file, and for a hash; the queue included
 
 
-class Local:
+class Local(Method):
     """The method of the users file; it decides about everybody who is in it."""
 
     def __init__(self, config: LocalUsers) -> None:

@@ -4,12 +4,15 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import asyncssh
+from asyncssh.auth import KbdIntChallenge
 
 from bastion.access.address import parse_user_name
 from bastion.audit.events import Event
+from bastion.auth.conversation import Challenge, Conversation
 from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Identity, Terminal
 from bastion.session.client import Request
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 WINDOW = 1 << 20  # bytes a client may send before they are taken, for each channel
 MAX_BEFORE_LOGIN = 256 * 1024  # bytes; some kB are usual
+_KBDINT = "keyboard-interactive"
 _NO_FORWARDING = "port forwarding is not possible through this bastion"
 
 
@@ -42,6 +46,8 @@ class Connection(asyncssh.SSHServer):
         self._user, self._address = "", ""
         self._tries = 0
         self._key_queries = 0
+        self._conversation: Conversation | None = None
+        self._asked = False  # is the client to answer?
         self._identity: Identity | None = None
         self._authenticated = False
         self._channels: set[Channel] = set()
@@ -93,6 +99,7 @@ class Connection(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.writable.set()
+        self._end_conversation()
         self._listener.forget(self)
         if self._source_ip:
             self._listener.own(self._close(exc))
@@ -142,9 +149,10 @@ class Connection(asyncssh.SSHServer):
         return True
 
     def kbdint_auth_supported(self) -> bool:
-        return False
+        return self._listener.authenticator.converses
 
     async def validate_password(self, username: str, password: str) -> bool:
+        self._end_conversation()
         await self._count_try()
         try:
             self._identity = await self._listener.authenticator.password(self._user, password, self._source_ip)
@@ -157,6 +165,7 @@ class Connection(asyncssh.SSHServer):
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Called for a query and again, with the key that was accepted, for the signature (RFC 4252 section 7)."""
+        self._end_conversation()
         self._key_queries += 1
         if self._key_queries > 2 * self._listener.section.max_auth_tries:
             await self._too_many_tries()
@@ -170,6 +179,42 @@ class Connection(asyncssh.SSHServer):
             await self._failed("publickey", refusal)
             return False
         return True
+
+    async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> KbdIntChallenge:
+        self._end_conversation()
+        await self._count_try()
+        self._conversation = self._listener.authenticator.converse(self._user, self._source_ip)
+        return await self._converse(self._conversation.start())
+
+    async def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> KbdIntChallenge:
+        if self._conversation is None or not self._asked:
+            # asyncssh dropped what was being done about the answer before: each guess is to be told, and counted
+            await self._failed(_KBDINT, Refusal(Reason.MALFORMED_REQUEST, "", "an answer to nothing that was asked"))
+            raise asyncssh.ProtocolError("Unexpected keyboard-interactive response")
+        return await self._converse(self._conversation.answer(responses))
+
+    async def _converse(self, step: Awaitable[Challenge | Identity]) -> KbdIntChallenge:
+        self._asked = False
+        try:
+            answer = await step
+        except Unavailable as refusal:
+            await self._unavailable(_KBDINT, refusal)
+        except Refusal as refusal:
+            self._end_conversation()
+            await self._failed(_KBDINT, refusal)
+            return False
+        if isinstance(answer, Challenge):
+            self._asked = True
+            return answer.name, answer.instruction, "", [(prompt.text, prompt.echo) for prompt in answer.prompts]
+        self._end_conversation()
+        self._identity = answer
+        return True
+
+    def _end_conversation(self) -> None:
+        """Also where the client has turned to another method in the middle of it."""
+        conversation, self._conversation, self._asked = self._conversation, None, False
+        if conversation is not None:
+            self._listener.own(conversation.close())
 
     async def auth_completed(self) -> None:
         assert self._identity is not None

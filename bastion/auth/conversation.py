@@ -1,0 +1,55 @@
+"""Keyboard-interactive (RFC 4256): what is asked one after the other until it is clear who answers."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from bastion.model import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """`text` is shown as it is, so nothing in it may come from a client; `echo`: is the answer shown as it is typed?"""
+
+    text: str
+    echo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One SSH_MSG_USERAUTH_INFO_REQUEST (RFC 4256 section 3.2). Without prompts a client shows it and answers at once.
+
+    `instruction` may have several lines, divided by a newline. Texts are trusted as Prompt's are.
+    """
+
+    name: str = ""
+    instruction: str = ""
+    prompts: tuple[Prompt, ...] = ()
+
+
+class Conversation(Protocol):
+    """One try to sign in. Refusal and Unavailable, from either of the first two, are its end; so is an Identity."""
+
+    async def start(self) -> Challenge | Identity: ...
+
+    async def answer(self, responses: Sequence[str]) -> Challenge | Identity:
+        """`responses` are one for each prompt of the last challenge, as the client sent them."""
+
+    async def close(self) -> None:
+        """Called once, always: at the end, or when the client leaves or has run out of time: `answer` is cancelled."""
+
+
+class AskForPassword:
+    """What PAM would ask."""
+
+    def __init__(self, check: Callable[[str], Awaitable[Identity]]) -> None:
+        self._check = check
+
+    async def start(self) -> Challenge | Identity:
+        return Challenge(prompts=(Prompt("Password: "),))
+
+    async def answer(self, responses: Sequence[str]) -> Challenge | Identity:
+        return await self._check(responses[0])
+
+    async def close(self) -> None:
+        pass
