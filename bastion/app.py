@@ -14,6 +14,7 @@ from bastion.audit.events import Event
 from bastion.audit.log import AuditLog
 from bastion.audit.sessions import SessionRows
 from bastion.auth.authenticator import Authenticator
+from bastion.auth.throttle import Throttle
 from bastion.config import Config
 from bastion.containers.directory import Directory
 from bastion.containers.engine import Engine
@@ -53,7 +54,8 @@ async def _serve(config: Config) -> None:
         parts.push_async_callback(database.dispose)
         log = await parts.enter_async_context(AuditLog(config.audit, config.bastion_id, database))
         rows = await parts.enter_async_context(SessionRows(database, config.bastion_id))
-        authenticator = Authenticator(config.auth)
+        throttle = Throttle(config.ssh.penalties)
+        authenticator = Authenticator(config.auth, throttle)
         parts.push_async_callback(authenticator.close)
         recordings = RecordingStore(config.recording)
         parts.push_async_callback(recordings.close)
@@ -67,7 +69,7 @@ async def _serve(config: Config) -> None:
         parts.push_async_callback(reaper.close, DRAIN_GRACE)
         await _close_lost(rows, log, reaper, engines, directory)
         sessions = Sessions(Rooms(config.access, directory, engines, reaper, recordings, rows))
-        listener = Listener(config.ssh, keys, authenticator, sessions, log)
+        listener = Listener(config.ssh, keys, authenticator, sessions, throttle, log)
         parts.push_async_callback(listener.close)
         parts.push_async_callback(sessions.close, DRAIN_GRACE)
         try:

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     ANOTHER_USER = "another_user"
     TOO_MANY_TRIES = "too_many_tries"
     LOGIN_TIMEOUT = "login_timeout"
+    THROTTLED = "throttled"
     AUTH_UNAVAILABLE = "auth_unavailable"
     # which container, and may you enter?
     MALFORMED_ADDRESS = "malformed_address"

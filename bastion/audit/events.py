@@ -32,6 +32,7 @@ class Event(StrEnum):
 
     CONNECTION_OPEN = "connection.open", CONNECTION
     CONNECTION_CLOSE = "connection.close", CONNECTION | {"seconds"}
+    SOURCE_PENALISED = "source.penalised", {"source_ip", "network", "offence", "seconds"}
     USER_LOGIN = "user.login", CONNECTION | {"user", "method"}
     USER_LOGIN_FAILED = "user.login_failed", CONNECTION | {"user", "method", "reason"}
     ACCESS_DENIED = "access.denied", CONNECTION | {"user", "reason"}

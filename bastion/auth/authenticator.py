@@ -10,6 +10,7 @@ from bastion.auth.local import Local
 from bastion.auth.method import Method
 from bastion.auth.passwords import EmptyPasswordError, prepared
 from bastion.auth.refusals import refused
+from bastion.auth.throttle import Throttle
 from bastion.auth.user_name import why_malformed
 from bastion.config import Auth
 from bastion.errors import Reason, Refusal, Unavailable
@@ -26,8 +27,9 @@ class Authenticator:
     An outage ends the search: whether that method would have known the user can not be told, so no other may decide.
     """
 
-    def __init__(self, config: Auth) -> None:
+    def __init__(self, config: Auth, throttle: Throttle) -> None:
         """Raises ConfigError."""
+        self._throttle = throttle
         self._methods: list[Method] = []
         if config.local is not None:
             self._methods.append(Local(config.local))
@@ -67,7 +69,10 @@ class Authenticator:
         await asyncio.gather(*(method.close() for method in self._methods))
 
     async def _password(self, user: str, password: str, source_ip: str) -> Identity:
-        secret = _checked_password(user, password)
+        async with self._throttle.turn(user, source_ip):
+            return await self._ask_methods(user, _checked_password(user, password), source_ip)
+
+    async def _ask_methods(self, user: str, secret: bytes, source_ip: str) -> Identity:
         refusal: Refusal | None = None
         idle = list(self._methods)  # these have not spent the time of a wrong password
         for method in self._methods:

@@ -9,7 +9,7 @@ from bastion.config.loader import load_config
 from bastion.config.recording import Recording
 from bastion.config.section import Seconds, Section
 from bastion.config.sections import Config
-from bastion.config.ssh import MaxStartups, Network, Ssh, host_and_port
+from bastion.config.ssh import MaxStartups, Network, Penalties, Ssh, host_and_port
 
 __all__ = [
     "Access",
@@ -24,6 +24,7 @@ __all__ = [
     "LocalUsers",
     "MaxStartups",
     "Network",
+    "Penalties",
     "Recording",
     "Seconds",
     "Section",

@@ -44,6 +44,25 @@ class MaxStartups(Section):
         return self
 
 
+class Penalties(Section):
+    """OpenSSH's PerSourcePenalties: seconds that a connection costs its network when nobody signed in on it."""
+
+    authfail: Seconds = 5  # twice as much each time
+    noauth: Seconds = 1
+    grace_exceeded: Seconds = 20  # twice as much each time
+    min: Seconds = 15  # from here on nobody connects from there
+    max: Seconds = 600
+    ipv4_prefix: int = Field(32, ge=1, le=32)  # what counts as one network (PerSourceNetBlockSize)
+    ipv6_prefix: int = Field(64, ge=1, le=128)
+    exempt: tuple[Network, ...] = ()  # load balancers, offices behind one address
+
+    @model_validator(mode="after")
+    def _min_before_max(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"a min that is at most max is right; min is {self.min}, max is {self.max}")
+        return self
+
+
 class Ssh(Section):
     """The SSH server, in OpenSSH's terms."""
 
@@ -54,6 +73,7 @@ class Ssh(Section):
     max_auth_tries: int = Field(6, ge=1)
     login_grace_time: Seconds = 60
     max_startups: MaxStartups = MaxStartups()
+    penalties: Penalties = Penalties()
     max_sessions: int = Field(10, ge=1)
     client_alive_interval: Seconds = 30
     client_alive_count_max: int = Field(3, ge=1)

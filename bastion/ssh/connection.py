@@ -13,6 +13,7 @@ from asyncssh.auth import KbdIntChallenge
 from bastion.access.address import parse_user_name
 from bastion.audit.events import Event
 from bastion.auth.conversation import Challenge, Conversation
+from bastion.auth.throttle import Offence
 from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Identity, Terminal
 from bastion.session.client import Request
@@ -50,6 +51,7 @@ class Connection(asyncssh.SSHServer):
         self._asked = False  # is the client to answer?
         self._identity: Identity | None = None
         self._authenticated = False
+        self._excused = False  # it was not the client's fault
         self._channels: set[Channel] = set()
 
     @property
@@ -60,10 +62,11 @@ class Connection(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._conn = conn
-        if not self._listener.admit(self):
-            conn.abort()
+        source_ip, source_port = conn.get_extra_info("peername")[:2]
+        if sentence := self._listener.why_not(self, source_ip):
+            tuning.say_before_version(conn, sentence)
             return
-        self._source_ip, source_port = conn.get_extra_info("peername")[:2]
+        self._source_ip = source_ip
         self._log = self._log.bind(source_ip=self._source_ip, source_port=source_port)
         # asyncssh ignores the transport's flow control; a client with a huge window would fill the memory.
         conn.pause_writing = self.writable.clear  # type: ignore[method-assign]
@@ -102,19 +105,31 @@ class Connection(asyncssh.SSHServer):
         self._end_conversation()
         self._listener.forget(self)
         if self._source_ip:
-            self._listener.own(self._close(exc))
+            timed_out = str(exc) == "Login timeout expired"  # asyncssh has no exception of its own for it
+            offence = self._offence(timed_out)
+            if offence is not None:
+                self._listener.offended(self._source_ip, offence)
+            self._listener.own(self._close(exc, offence, timed_out=timed_out))
 
-    async def _close(self, exc: Exception | None) -> None:
+    def _offence(self, timed_out: bool) -> Offence | None:
+        if self._authenticated or self._excused:
+            return None
+        if timed_out:
+            return Offence.GRACE_EXCEEDED
+        return Offence.AUTHFAIL if self._tries or self._key_queries else Offence.NOAUTH
+
+    async def _close(self, exc: Exception | None, offence: Offence | None, *, timed_out: bool) -> None:
         reason = type(exc).__name__ if exc is not None else "disconnect"
-        seconds = round(time.monotonic() - self._began, 3)
-        if str(exc) == "Login timeout expired":  # asyncssh has no exception of its own for it
+        if timed_out:
             reason = Reason.LOGIN_TIMEOUT
+        seconds = round(time.monotonic() - self._began, 3)
         with contextlib.suppress(Refusal):  # it is closed already
             await self._log.emit(
                 Event.CONNECTION_CLOSE,
                 reason=reason,
                 detail=str(exc) if exc is not None else self._last_words,
                 seconds=seconds,
+                offence=offence,
             )
 
     def disconnect(self, sentence: str) -> None:
@@ -219,7 +234,7 @@ class Connection(asyncssh.SSHServer):
     async def auth_completed(self) -> None:
         assert self._identity is not None
         self._authenticated = True
-        self._listener.authenticated(self)
+        self._listener.authenticated(self, self._identity.user, self._source_ip)
         try:
             await self._log.emit(Event.USER_LOGIN, method=self._identity.method, groups=sorted(self._identity.groups))
         except Refusal as refusal:
@@ -237,6 +252,7 @@ class Connection(asyncssh.SSHServer):
 
     async def _unavailable(self, method: str, refusal: Unavailable) -> NoReturn:
         """Not a wrong password: the client is not to ask for another one."""
+        self._excused = True
         await self._failed(method, refusal)
         raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, refusal.user_text)
 

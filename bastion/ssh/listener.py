@@ -1,6 +1,7 @@
 """The listening sockets: host keys, algorithms, limits before authentication, and an end to accepting."""
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Coroutine, Sequence
@@ -10,9 +11,12 @@ from asyncssh.kex import get_kex_algs
 from asyncssh.rsa import RSAKey
 
 from bastion import config
+from bastion.audit.events import Event
 from bastion.audit.log import AuditLog
 from bastion.auth.authenticator import Authenticator
+from bastion.auth.throttle import Offence, Throttle
 from bastion.config import host_and_port
+from bastion.errors import Refusal
 from bastion.session.sessions import Sessions
 from bastion.ssh.connection import WINDOW, Connection
 
@@ -54,18 +58,21 @@ class Listener:
         host_keys: Sequence[asyncssh.SSHKey],
         authenticator: Authenticator,
         sessions: Sessions,
+        throttle: Throttle,
         log: AuditLog,
     ) -> None:
         self.section = section
         self.authenticator = authenticator
         self.sessions = sessions
         self.log = log
+        self._throttle = throttle
         self._host_keys = host_keys
         self._acceptors: list[asyncssh.SSHAcceptor] = []
         self._connections: set[Connection] = set()
         self._unauthenticated: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dropped = 0
+        self._closing = False
 
     async def start(self) -> None:
         """Bind every address; raises OSError naming the one that can't be had."""
@@ -106,26 +113,47 @@ class Listener:
     def ports(self) -> list[int]:
         return [acceptor.get_port() for acceptor in self._acceptors]
 
-    def admit(self, connection: Connection) -> bool:
-        """Random early drop of those that have not authenticated, as sshd's MaxStartups."""
+    def why_not(self, connection: Connection, source_ip: str) -> str:
+        """Admit a connection, or say why not, in sshd's words: its network has a penalty, or MaxStartups."""
+        if self._throttle.seconds_left(source_ip):
+            return "Not allowed at this time"
         limits, waiting = self.section.max_startups, len(self._unauthenticated)
         if waiting >= limits.start:
             share = (waiting - limits.start) / max(1, limits.full - limits.start)
             chance = limits.rate + (100 - limits.rate) * share
             if waiting >= limits.full or random.random() * 100 < chance:  # noqa: S311 - nothing to guess
                 self._drop()
-                return False
+                return "Exceeded MaxStartups"
         self._connections.add(connection)
         self._unauthenticated.add(connection)
-        return True
+        return ""
 
     def _drop(self) -> None:
         self._dropped += 1
         if self._dropped.bit_count() == 1:  # the 1st, 2nd, 4th, 8th: a flood does not flood the log
             _logger.warning("ssh.max_startups: %d connections dropped since the start", self._dropped)
 
-    def authenticated(self, connection: Connection) -> None:
+    def offended(self, source_ip: str, offence: Offence) -> None:
+        """A connection ended without anybody signed in."""
+        if self._closing:
+            return
+        seconds = self._throttle.offended(source_ip, offence)
+        if seconds:
+            self.own(self._log_penalty(source_ip, offence, seconds))
+
+    async def _log_penalty(self, source_ip: str, offence: Offence, seconds: float) -> None:
+        with contextlib.suppress(Refusal):  # it is penalised all the same
+            await self.log.emit(
+                Event.SOURCE_PENALISED,
+                source_ip=source_ip,
+                network=str(self._throttle.network(source_ip)),
+                offence=offence,
+                seconds=round(seconds, 3),
+            )
+
+    def authenticated(self, connection: Connection, user: str, source_ip: str) -> None:
         self._unauthenticated.discard(connection)
+        self._throttle.passed(user, source_ip)
 
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -151,6 +179,7 @@ class Listener:
 
     async def close(self) -> None:
         """Close every connection; call when the sessions have ended."""
+        self._closing = True
         await self.stop_accepting()
         for connection in list(self._connections):
             connection.disconnect("The bastion is shutting down.")

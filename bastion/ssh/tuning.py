@@ -69,6 +69,16 @@ def announce_less(conn: asyncssh.SSHServerConnection) -> None:
     conn._send_ext_info = send_known  # type: ignore[method-assign]
 
 
+def say_before_version(conn: asyncssh.SSHServerConnection, line: str) -> None:
+    """Say a line ahead of the identification string (RFC 4253 section 4.2) and close; `ssh -v` shows it."""
+    transport: asyncio.Transport | None = getattr(conn, "_transport", None)
+    if transport is None:
+        conn.abort()
+        return
+    transport.write(f"{line}\r\n".encode())
+    transport.close()
+
+
 def send_no_ignore(conn: asyncssh.SSHServerConnection) -> None:
     """asyncssh sends an empty SSH_MSG_IGNORE ahead of most packets, against an attack on CBC ciphers (RFC 4251, 9.3.1).
 

@@ -16,6 +16,7 @@ from bastion.errors import Reason
 CATALOGUE = {
     "connection.open": "connection_id source_ip source_port",
     "connection.close": "connection_id seconds source_ip source_port",
+    "source.penalised": "network offence seconds source_ip",
     "user.login": "connection_id method source_ip source_port user",
     "user.login_failed": "connection_id method reason source_ip source_port user",
     "access.denied": "connection_id reason source_ip source_port user",

@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import statistics
 import time
 from collections.abc import AsyncIterator
@@ -10,8 +11,9 @@ import pytest
 from bastion.auth import authenticator, local
 from bastion.auth.authenticator import Authenticator
 from bastion.auth.refusals import REFUSED, UNAVAILABLE
+from bastion.auth.throttle import Throttle
 from bastion.auth.users_file import HASHER, User, changing_users
-from bastion.config import Auth, Ldap, LocalUsers
+from bastion.config import Auth, Ldap, LocalUsers, Penalties
 from bastion.errors import Reason, Refusal, Unavailable
 from tests.auth.test_local import KEY, LINE, OTHER
 from tests.auth.test_user_name import HOSTILE
@@ -37,16 +39,23 @@ def ldap(directory: Slapd, **options: object) -> Ldap:
 
 @pytest.fixture
 async def both(users: LocalUsers, directory: Slapd) -> AsyncIterator[Authenticator]:
-    made = Authenticator(Auth(local=users, ldap=ldap(directory)))
+    made = Authenticator(Auth(local=users, ldap=ldap(directory)), patient())
     yield made
     await made.close()
 
 
 @pytest.fixture
 async def outage(users: LocalUsers, directory: Slapd) -> AsyncIterator[Authenticator]:
-    made = Authenticator(Auth(local=users, ldap=ldap(directory, servers=[f"ldaps://127.0.0.1:{free_port()}"])))
+    made = Authenticator(
+        Auth(local=users, ldap=ldap(directory, servers=[f"ldaps://127.0.0.1:{free_port()}"])), patient()
+    )
     yield made
     await made.close()
+
+
+def patient() -> Throttle:
+    """By a clock that runs so fast that every failure is long ago: what is tested here is tested again and again."""
+    return Throttle(Penalties(), (1e6 * n for n in itertools.count()).__next__)
 
 
 async def reason(who: Authenticator, user: str, how: str | bytes, key_type: str = "ssh-ed25519") -> Reason:
@@ -143,7 +152,7 @@ def cheap(users: LocalUsers, monkeypatch: pytest.MonkeyPatch) -> LocalUsers:
 
 @pytest.mark.usefixtures("no_floor")
 async def test_as_much_work_for_an_unknown_user_with_local_users(cheap: LocalUsers) -> None:
-    who = Authenticator(Auth(local=cheap))
+    who = Authenticator(Auth(local=cheap), patient())
     known, keys_only, unknown = await times(who, 200, "local", "keys", "nobody")
     await who.close()
     assert 0.6 < unknown / known < 1.6
@@ -154,7 +163,7 @@ async def test_as_much_work_for_an_unknown_user_with_local_users(cheap: LocalUse
 @pytest.mark.parametrize("mode", [{}, {"search_base": None, "bind_template": f"uid={{user}},{PEOPLE}"}])
 async def test_as_much_work_for_an_unknown_user_with_ldap(directory: Slapd, mode: dict[str, object]) -> None:
     without = {"bind_dn": None, "bind_password": None} if mode else {}
-    who = Authenticator(Auth(ldap=ldap(directory, **mode, **without)))
+    who = Authenticator(Auth(ldap=ldap(directory, **mode, **without)), patient())
     known, unknown = await times(who, 200, "alice", "nobody")
     await who.close()
     assert 0.6 < unknown / known < 1.6
@@ -162,7 +171,7 @@ async def test_as_much_work_for_an_unknown_user_with_ldap(directory: Slapd, mode
 
 @pytest.mark.usefixtures("no_floor")
 async def test_as_much_work_with_both(cheap: LocalUsers, directory: Slapd) -> None:
-    who = Authenticator(Auth(local=cheap, ldap=ldap(directory)))
+    who = Authenticator(Auth(local=cheap, ldap=ldap(directory)), patient())
     here, there, unknown = await times(who, 200, "local", "alice", "nobody")
     await who.close()
     assert 0.6 < unknown / here < 1.6

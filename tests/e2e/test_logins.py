@@ -216,7 +216,7 @@ def test_connections_that_say_nothing(folder: Path, engine: Engine) -> None:
             """None where it was dropped."""
             client = socket.create_connection(("127.0.0.1", bastion.port), timeout=20)
             with contextlib.suppress(ConnectionResetError):
-                if client.recv(100):
+                if client.recv(100).startswith(b"SSH-2.0-"):
                     return client
             client.close()
             return None

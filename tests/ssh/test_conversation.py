@@ -22,8 +22,9 @@ from bastion.auth.authenticator import Authenticator
 from bastion.auth.conversation import Challenge, Conversation, Prompt
 from bastion.auth.method import Method
 from bastion.auth.refusals import refused, unavailable
+from bastion.auth.throttle import Throttle
 from bastion.auth.users_file import HASHER, User, changing_users
-from bastion.config import Audit, Auth, Database, LocalUsers, Ssh
+from bastion.config import Audit, Auth, Database, LocalUsers, Penalties, Ssh
 from bastion.errors import Reason
 from bastion.model import Identity
 from bastion.session.sessions import Sessions
@@ -135,14 +136,15 @@ async def serving(folder: Path, method: Asking | None, **ssh: Any) -> AsyncItera
     database = Database(url=SecretStr(f"sqlite+aiosqlite:///{folder}/bastion.db"))
     await upgrade(database)
     engine = create_engine(database)
-    authenticator = Authenticator(Auth(local=LocalUsers(file=folder / "users.yaml")))
+    throttle = Throttle(Penalties.model_validate({"exempt": ["127.0.0.1/32"]}))
+    authenticator = Authenticator(Auth(local=LocalUsers(file=folder / "users.yaml")), throttle)
     if method is not None:
         authenticator._methods.insert(0, method)
     async with AuditLog(Audit(file=folder / "audit.jsonl"), "b1", engine) as log:
         section = Ssh(listen=("127.0.0.1:0",), **ssh)
         no_sessions = cast(Sessions, None)  # nothing is opened here
         keys = [asyncssh.generate_private_key("ssh-ed25519")]
-        listener = Listener(section, keys, authenticator, no_sessions, log)
+        listener = Listener(section, keys, authenticator, no_sessions, throttle, log)
         await listener.start()
         yield Server(folder, listener, method or Asking())
         await listener.close()
