@@ -19,9 +19,12 @@ from bastion.config import Config
 from bastion.containers.directory import Directory
 from bastion.containers.engine import Engine
 from bastion.containers.processes import Reaper
+from bastion.control.lock import lock, make_folder
+from bastion.control.server import ControlServer
 from bastion.errors import ConfigError, Unavailable
 from bastion.model import Address, Container, ContainerState
 from bastion.recording.store import RecordingStore
+from bastion.session.destination import owned_apps
 from bastion.session.rooms import Rooms
 from bastion.session.sessions import Sessions
 from bastion.ssh import host_keys
@@ -48,8 +51,11 @@ async def _serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP: the terminal that it runs on was closed
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     keys = host_keys.load(config.ssh.host_keys)
-    await upgrade(config.database)
+    make_folder(config.state_folder)
     async with contextlib.AsyncExitStack() as parts:
+        if not parts.enter_context(lock(config.state_folder)):
+            raise ConfigError([f"state_folder: {config.state_folder} is in use: this bastion runs already"])
+        await upgrade(config.database)
         database = create_engine(config.database)
         parts.push_async_callback(database.dispose)
         log = await parts.enter_async_context(AuditLog(config.audit, config.bastion_id, database))
@@ -69,6 +75,11 @@ async def _serve(config: Config) -> None:
         parts.push_async_callback(reaper.close, DRAIN_GRACE)
         await _close_lost(rows, log, reaper, engines, directory)
         sessions = Sessions(Rooms(config.access, directory, engines, reaper, recordings, rows))
+        await parts.enter_async_context(
+            ControlServer(
+                config.state_folder, log, sessions, lambda who: owned_apps(who, directory.all(), config.access)
+            )
+        )
         listener = Listener(config.ssh, keys, authenticator, sessions, throttle, log)
         parts.push_async_callback(listener.close)
         parts.push_async_callback(sessions.close, DRAIN_GRACE)

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     RECORDING_FAILED = "recording_failed"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     SHUTTING_DOWN = "shutting_down"
+    KILLED = "killed"
 
 
 class BastionError(Exception):

@@ -38,12 +38,14 @@ class Event(StrEnum):
     ACCESS_DENIED = "access.denied", CONNECTION | {"user", "reason"}
     SESSION_START = "session.start", SESSION | {"terminal", "command", "rule", "recording"}
     SESSION_RESIZE = "session.resize", SESSION | {"columns", "rows"}
+    SESSION_KILLED = "session.killed", SESSION | {"by", "why"}
     SESSION_END = "session.end", SESSION | {"status", "exit_status"}
     SESSION_COMMAND = "session.command", SESSION | {"content", "confidence", "at", "prompt", "degraded"}
     COMMAND_DENIED = "command.denied", SESSION | {"content", "rule"}
     COMMAND_ALERTED = "command.alerted", SESSION | {"content", "rule"}
     RECORDING_FAILED = "recording.failed", SESSION | {"reason"}
     RECORDING_VIEWED = "recording.viewed", {"user", "session_id"}
+    AUDIT_SEARCHED = "audit.searched", {"user", "what", "filters"}
     ALERT_RAISED = "alert.raised", {"rule"}
     CONFIG_RELOADED = "config.reloaded", ()
     # the log about itself: a sink is away, and is back with so many events that it will never have

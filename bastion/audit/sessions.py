@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from bastion.audit.database import describe, place
 from bastion.audit.tables import ACTIVE, LOST, sessions
 from bastion.audit.writer import Writer
-from bastion.errors import Reason, Unavailable
+from bastion.errors import BastionError, Reason, Unavailable, printable
 from bastion.model import Container
 
 BEGIN_LIMIT = 5.0  # seconds until a session is refused because the database does not answer
@@ -137,17 +137,34 @@ class SessionRows:
         return await self._rows(lost)
 
     async def list(
-        self, *, user: str | None = None, app: str | None = None, active: bool = False, limit: int = 50
+        self,
+        *,
+        user: str | None = None,
+        app: str | None = None,
+        apps: Collection[str] | None = None,
+        active: bool = False,
+        limit: int = 50,
     ) -> Sequence[SessionRow]:
-        """The latest sessions, newest first. Unavailable when the database does not answer."""
+        """The latest sessions, newest first; `apps` are those that may be seen. Unavailable without a database."""
         query = select(sessions).order_by(sessions.c.created_at.desc(), sessions.c.session_id).limit(limit)
         if user is not None:
             query = query.where(sessions.c.user == user)
         if app is not None:
             query = query.where(sessions.c.app_name == app)
+        if apps is not None:
+            query = query.where(sessions.c.app_name.in_(apps))
         if active:
             query = query.where(sessions.c.status == ACTIVE)
         return await self._rows(query)
+
+    async def find(self, start: str) -> SessionRow:
+        """The one whose id begins so. BastionError where none does, or several do; Unavailable."""
+        query = select(sessions).where(sessions.c.session_id.startswith(start, autoescape=True)).limit(2)
+        found = await self._rows(query)
+        if len(found) != 1:
+            shown = printable(start)
+            raise BastionError(f"{'several sessions begin' if found else 'no session begins'} with {shown}")
+        return found[0]
 
     async def _rows(self, statement: Executable) -> Sequence[SessionRow]:
         try:

@@ -54,7 +54,7 @@ def _methods(config: Config) -> list[tuple[str, str]]:
 
 def _not_writable(config: Config) -> list[str]:
     """A line for each folder in which the bastion could not make its files."""
-    folders = {"recording.folder": config.recording.folder}
+    folders = {"recording.folder": config.recording.folder, "state_folder": config.state_folder}
     if config.audit.file is not None:
         folders["audit.file"] = config.audit.file.parent
     url = make_url(config.database.url.get_secret_value())

@@ -14,9 +14,13 @@ from rich.text import Text
 
 from bastion.audit.database import create_engine
 from bastion.audit.sessions import SessionRow, SessionRows
+from bastion.audit.tables import ACTIVE
 from bastion.cli.options import CONFIG_FILE, ConfigFile
+from bastion.cli.viewer import auditor, look
 from bastion.config import Config, load_config
-from bastion.errors import printable
+from bastion.control import client
+from bastion.errors import BastionError, printable
+from bastion.model import Address
 
 app = typer.Typer(no_args_is_help=True, help="What was run, by whom, and where.")
 
@@ -47,13 +51,40 @@ def list_(
     console.print(_table(rows, console.encoding))
 
 
+@app.command()
+def kill(
+    session_id: Annotated[str, typer.Argument(help="The session's id, or as much of its beginning as is unique.")],
+    why: Annotated[str, typer.Option(help="The user reads it, and the audit log has it.")],
+    config: ConfigFile = CONFIG_FILE,
+) -> None:
+    """End a running session, with a sentence to its user that says why."""
+    row = asyncio.run(_kill(load_config(config), session_id, why))
+    typer.echo(f"{row.session_id} is ended: {printable(row.user)} in {printable(_address(row))}")
+
+
+async def _kill(config: Config, session_id: str, why: str) -> SessionRow:
+    who = await auditor(config)
+    engine = create_engine(config.database)
+    try:
+        row = await SessionRows(engine, config.bastion_id).find(session_id)
+    finally:
+        await engine.dispose()
+    if row.status != ACTIVE:
+        raise BastionError(f"session {row.session_id} is over already: {row.status}")
+    if row.bastion_id != config.bastion_id:
+        raise BastionError(f"session {row.session_id} runs on the bastion {row.bastion_id}; end it from there")
+    await client.kill(config, row.session_id, by=who.name, why=why)
+    return row
+
+
 async def _rows(
     config: Config, user: str | None, app_name: str | None, active: bool, limit: int
 ) -> Sequence[SessionRow]:
+    who = await look(config, "sessions", {"user": user, "app": app_name, "active": active or None})
     engine = create_engine(config.database)
     try:
         rows = SessionRows(engine, config.bastion_id)
-        return await rows.list(user=user, app=app_name, active=active, limit=limit)
+        return await rows.list(user=user, app=app_name, apps=who.apps, active=active, limit=limit)
     finally:
         await engine.dispose()
 
@@ -63,13 +94,25 @@ def _table(rows: Sequence[SessionRow], encoding: str) -> Table:
     for heading in ("session", "user", "from", "container", "began", "ended", "status", "command"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "session")
     for row in rows:
-        address = ".".join(str(part) for part in (row.app_name, row.proc_name, row.instance_no) if part is not None)
         ended = _moment(row.ended_at) if row.ended_at is not None else ""
         command = row.command if row.command is not None else "(shell)"
-        cells = row.session_id, row.user, row.source_ip, address, _moment(row.created_at), ended, row.status, command
+        cells = (
+            row.session_id,
+            row.user,
+            row.source_ip,
+            _address(row),
+            _moment(row.created_at),
+            ended,
+            row.status,
+            command,
+        )
         # Text, so that nothing is taken for markup; printable, so that nothing is taken for a terminal's commands.
         table.add_row(*(Text(printable(cell).encode(encoding, "backslashreplace").decode(encoding)) for cell in cells))
     return table
+
+
+def _address(row: SessionRow) -> str:
+    return str(Address(row.app_name, row.proc_name, row.instance_no))
 
 
 def _moment(value: datetime) -> str:

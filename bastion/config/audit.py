@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, SecretStr, model_validator
+from pydantic import AfterValidator, SecretStr, field_validator, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from bastion.config.section import Section
+from bastion.config.section import Section, unique
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -43,9 +43,19 @@ class Audit(Section):
 
     file: Path | None = Path("audit.jsonl")
     stdout: bool = False
+    auditors: tuple[str, ...] = ()  # alice, @group: who may see everything
+    owners_may_read: bool = False  # an app's owner may see its sessions
 
     @model_validator(mode="after")
     def _some_sink(self) -> Self:
         if self.file is None and not self.stdout:
             raise ValueError("at least one place for the audit log is right: file, or stdout: true")
         return self
+
+    @field_validator("auditors")
+    @classmethod
+    def _names(cls, auditors: tuple[str, ...]) -> tuple[str, ...]:
+        for one in auditors:
+            if one in {"", "@"} or not one.isprintable() or any(char in one for char in "*, "):
+                raise ValueError(f"the name of a user, or @group, is right; one of these is {one!r}")
+        return unique(auditors)

@@ -1,6 +1,7 @@
 """All sections of the configuration in one."""
 
 import socket
+from pathlib import Path
 
 from pydantic import Field, field_validator
 
@@ -17,6 +18,7 @@ class Config(Section):
     """All of it."""
 
     bastion_id: Name = Field(default_factory=socket.gethostname, validate_default=True)
+    state_folder: Path = Path("state")  # the control socket, the lock, what waits for the database
     ssh: Ssh = Ssh()
     auth: Auth
     engines: tuple[Engine, ...] = Field((Engine(),), min_length=1)

@@ -17,6 +17,13 @@ def owned(identity: Identity, candidates: Iterable[Container], access: config.Ac
     return [(container, decision) for container, decision in decided if decision.allowed]
 
 
+def owned_apps(identity: Identity, containers: Iterable[Container], access: config.Access) -> set[str]:
+    """The apps of which this identity may enter every container: one of several owners is not the app's."""
+    containers = [container for container in containers if not container.protected]
+    others = {one.address.app for one in containers if not decide(identity, one, access).allowed}
+    return {container.address.app for container in containers} - others
+
+
 def none_fits(identity: Identity, address: Address | None, candidates: Sequence[Container]) -> Refusal:
     """The user reads the same words for a container that does not exist and one that they do not own."""
     if address is None:

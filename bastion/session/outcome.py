@@ -15,6 +15,7 @@ class Status(StrEnum):
     STOPPED = "stopped"  # the container did
     FAILED = "failed"  # the recording or the engine did
     CUT = "cut"  # the bastion ended it: it shuts down
+    KILLED = "killed"  # somebody of the security team ended it
 
 
 @dataclass(frozen=True, slots=True)

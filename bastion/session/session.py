@@ -11,7 +11,7 @@ from bastion.audit.events import Event
 from bastion.audit.log import BoundLog
 from bastion.containers.exec import Exec, ExecSpec, start
 from bastion.containers.shell import command_argv, shell_argv
-from bastion.errors import Reason, Refusal, Unavailable
+from bastion.errors import Reason, Refusal, Unavailable, printable
 from bastion.model import Container, ContainerState, Decision, Stream, Terminal
 from bastion.recording.recorder import Recorder, Summary
 from bastion.session.bridge import Bridge
@@ -52,7 +52,7 @@ class Session:
         self._container: Container | None = None
         self._recorder: Recorder | None = None
         self._bridge: Bridge | None = None
-        self._row_begun = False
+        self.row_begun = False
         self._began = time.monotonic()
 
     def resize(self, terminal: Terminal) -> None:
@@ -79,6 +79,12 @@ class Session:
         """End the session now, whatever it is doing; the first word stands."""
         if not self._cut.done():
             self._cut.set_result(outcome)
+
+    async def kill(self, by: str, why: str) -> None:
+        """End it because `by` says so, once the log has it. Unavailable where it has not; the session goes on."""
+        await self._log.emit(Event.SESSION_KILLED, by=by, why=why)
+        sentence = f"This session was ended by the administrators: {printable(why)}"
+        self.cut(Outcome(Status.KILLED, reason=Reason.KILLED, sentence=sentence, log_text=f"by {by}: {why}"))
 
     async def run(self) -> None:
         outcome = await self._until_over()
@@ -170,7 +176,7 @@ class Session:
             terminal=request.terminal is not None,
             command=request.command,
         )
-        self._row_begun = True
+        self.row_begun = True
         self._recorder = await self._rooms.recordings.open(
             self.id,
             user=request.identity.user,
@@ -232,7 +238,7 @@ class Session:
         left_behind = await self._end_program(outcome)
         how = outcome.exit_signal or (outcome.exit_status if outcome.clean else outcome.status.value)
         summary = await self._recorder.close(how) if self._recorder is not None else None
-        if self._row_begun:
+        if self.row_begun:
             await self._log_end(outcome, left_behind, summary)
             await self._rooms.rows.end(self.id, outcome.status)
         elif outcome.reason is not None:

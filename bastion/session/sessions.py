@@ -3,11 +3,13 @@
 import asyncio
 
 from bastion.audit.log import BoundLog
-from bastion.errors import Reason
+from bastion.errors import BastionError, Reason, printable
 from bastion.session.client import Client, Request
 from bastion.session.outcome import Outcome, Status
 from bastion.session.rooms import Rooms
 from bastion.session.session import Session
+
+KILL_LIMIT = 5.0  # seconds that the end of a session is waited for
 
 
 class Sessions:
@@ -26,6 +28,15 @@ class Sessions:
         self._tasks[task] = session
         task.add_done_callback(self._tasks.pop)
         return session
+
+    async def kill(self, session_id: str, *, by: str, why: str) -> None:
+        """End one that runs; returns when it is over, or soon will be. BastionError where it does not run here."""
+        for task, session in self._tasks.items():
+            if session.id == session_id and session.row_begun:
+                await session.kill(by, why)
+                await asyncio.wait({task}, timeout=KILL_LIMIT)
+                return
+        raise BastionError(f"session {printable(session_id)} does not run on this bastion")
 
     async def close(self, grace: float) -> None:
         """End them all with a sentence; after `grace` seconds without waiting for their last words."""

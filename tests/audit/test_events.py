@@ -23,6 +23,7 @@ CATALOGUE = {
     "session.start": "address command connection_id container_id engine recording rule session_id source_ip"
     " terminal user",
     "session.resize": "address columns connection_id container_id engine rows session_id source_ip user",
+    "session.killed": "address by connection_id container_id engine session_id source_ip user why",
     "session.end": "address connection_id container_id engine exit_status session_id source_ip status user",
     "session.command": "address at confidence connection_id container_id content degraded engine prompt session_id"
     " source_ip user",
@@ -30,6 +31,7 @@ CATALOGUE = {
     "command.alerted": "address connection_id container_id content engine rule session_id source_ip user",
     "recording.failed": "address connection_id container_id engine reason session_id source_ip user",
     "recording.viewed": "session_id user",
+    "audit.searched": "filters user what",
     "alert.raised": "rule",
     "config.reloaded": "",
     "audit.failed": "reason sink",
