@@ -189,7 +189,13 @@ def security(bastion: Bastion) -> Place:
     return Place(bastion.folder, {"BASTION_CONFIG": "config.yaml"}, {**words, " 8a31 ": f" {shell['session_id']} "})
 
 
-PLACES = {"For users": "users", "Install": "install", "PostgreSQL": "database", "For the security team": "security"}
+PLACES = {
+    "For users": "users",
+    "Install": "install",
+    "PostgreSQL": "database",
+    "For the security team": "security",
+    "Replay": "security",
+}
 
 
 @pytest.mark.parametrize("heading", PLACES)

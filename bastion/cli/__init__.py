@@ -8,7 +8,8 @@ import typer
 
 from bastion.cli import db, keys, sessions, users
 from bastion.cli.check_config import check_config
-from bastion.cli.play import play
+from bastion.cli.export import export
+from bastion.cli.play import play, watch
 from bastion.cli.serve import serve
 from bastion.errors import BastionError, printable
 
@@ -22,6 +23,8 @@ app.command()(check_config)
 app.add_typer(keys.app, name="keys")
 app.add_typer(users.app, name="users")
 app.add_typer(sessions.app, name="sessions")
+sessions.app.command()(watch)
+sessions.app.command()(export)
 app.command()(play)
 app.add_typer(db.app, name="db")
 

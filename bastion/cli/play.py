@@ -1,35 +1,75 @@
-"""`bastion play ID`: shows a recorded session at its speed."""
+"""`bastion play ID` and `bastion sessions watch ID`: a session as its user saw it, then or now."""
 
+import contextlib
+import math
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from bastion.cli.options import CONFIG_FILE, ConfigFile
+from bastion.cli.recordings import SESSION_ID, Look, look
+from bastion.cli.terminal import Tty
 from bastion.config import load_config
-from bastion.recording import player
-from bastion.recording.asciicast import RecordingError
-from bastion.recording.store import RecordingStore
+from bastion.recording.player import Player
+from bastion.recording.position import parse_position
+
+
+def _position(text: str) -> float:
+    try:
+        return parse_position(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def play(
-    session_id: Annotated[str, typer.Argument(help="The session's id, or as much of its beginning as is unique.")],
+    session_id: Annotated[str, SESSION_ID],
     config: ConfigFile = CONFIG_FILE,
     speed: Annotated[float, typer.Option(help="2 plays twice as fast.", min=0.01)] = 1.0,
     idle_limit: Annotated[float | None, typer.Option(help="Longest pause, in seconds of the session.", min=0.0)] = None,
+    at: Annotated[
+        float | None, typer.Option(metavar="TIME", parser=_position, help="Begin there: 90, 1:30 or 1:02:03.5.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for what a running session adds.")] = False,
 ) -> None:
-    """Play a recorded session at its speed. Escape sequences that could harm your terminal are left out."""
-    path = RecordingStore(load_config(config).recording).find(session_id)
+    """Play a recorded session at its speed. Escape sequences that could harm your terminal are left out.
+
+    Keys: space pauses and goes on, . steps to the next output, the arrows right and left jump 5 seconds, n and p jump
+    to the next and the previous command, + and - change the speed, q ends.
+    """
+    _show(look(load_config(config), session_id, "play"), speed, idle_limit, at or 0.0, follow=follow)
+
+
+def watch(session_id: Annotated[str, SESSION_ID], config: ConfigFile = CONFIG_FILE) -> None:
+    """Show a running session live, from its screen as it is now; keys as of bastion play."""
+    _show(look(load_config(config), session_id, "watch"), 1.0, None, math.inf, follow=True)
+
+
+def _show(looked: Look, speed: float, idle_limit: float | None, at: float, *, follow: bool) -> None:
+    with ends_like_a_program(), looked.reading(), Tty(looked.title, raw=looked.header.terminal) as viewer:
+        player = Player(
+            looked.open,
+            viewer,
+            speed=speed,
+            idle_limit=idle_limit,
+            goes_on=looked.goes_on if follow else lambda: False,
+            marks=looked.commands,
+        )
+        truncated = player.play(at)
+    if truncated:
+        typer.echo(truncated, err=True)
+
+
+@contextlib.contextmanager
+def ends_like_a_program() -> Iterator[None]:
+    """With the status of the signal that ended it."""
     try:
-        truncated = player.play(path, sys.stdout.buffer, speed, idle_limit)
+        yield
     except KeyboardInterrupt:
         raise typer.Exit(128 + signal.SIGINT) from None
     except BrokenPipeError:  # `bastion play ID | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends
         raise typer.Exit(128 + signal.SIGPIPE) from None
-    except OSError as error:
-        raise RecordingError(f"{path} can not be read: {error.strerror}") from error
-    if truncated:
-        typer.echo(truncated, err=True)

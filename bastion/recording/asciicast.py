@@ -204,27 +204,41 @@ def _continuation(split: bytes, data: bytes) -> int:
 
 
 class Reader:
-    """Reads a recording from its start: `header`, then the events by iteration.
+    """Reads a recording from its start: `header`, then the events by iteration or `read`.
 
-    Raises RecordingError for a broken line. A last line without its end, which is what a crash leaves, is no error:
-    `truncated` then holds a sentence.
+    The recording may still grow: what has come meanwhile is there for the next `read`. Raises RecordingError for a
+    broken line. A last line without its end, which is what a crash leaves, is no error: see `truncated`.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.truncated: str | None = None
+        self._rest = b""  # a last line without its end
+        self._number = 1
         first = file.readline()
         if not first.endswith(b"\n"):
             raise RecordingError("the recording's header is cut short" if first else "the recording is empty")
         self.header = decode_header(first)
 
+    @property
+    def truncated(self) -> str | None:
+        """After the last event: a sentence if what follows it is none."""
+        if not self._rest:
+            return None
+        return f"the recording is cut short in line {self._number + 1}: its last {len(self._rest)} bytes are no event"
+
     def __iter__(self) -> Iterator[Event]:
-        for number, line in enumerate(self._file, start=2):
-            if not line.endswith(b"\n"):
-                self.truncated = f"the recording is cut short in line {number}: its last {len(line)} bytes are no event"
-                return
-            try:
-                event = decode_event(line)
-            except RecordingError as error:
-                raise RecordingError(f"line {number}: {error}") from error
-            yield event
+        return iter(self.read, None)
+
+    def read(self) -> Event | None:
+        """The next event; None where there is no more at the moment."""
+        line = self._file.readline()
+        if self._rest:
+            line, self._rest = self._rest + line, b""
+        if not line.endswith(b"\n"):
+            self._rest = line
+            return None
+        self._number += 1
+        try:
+            return decode_event(line)
+        except RecordingError as error:
+            raise RecordingError(f"line {self._number}: {error}") from error

@@ -1,133 +1,219 @@
-"""Plays a recording. What was recorded is hostile: it reaches the viewer's terminal through a filter only.
+"""Plays a recording on a viewer's terminal: at its speed, with pauses and jumps, and while it grows."""
 
-The filter knows what is harmless and drops the rest, so nothing that is played can ask the terminal for an answer,
-set its title or clipboard, print, write files, or change how its keys work. Sequences are those of ECMA-48 and xterm's
-ctlseqs.
-"""
-
-import codecs
 import re
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import BinaryIO
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from bastion.model import Stream
-from bastion.recording.asciicast import Reader
+from bastion.recording.asciicast import Code, Event, Reader
+from bastion.recording.escapes import Filter
+from bastion.recording.position import format_position
 
-_TOKEN = re.compile(
-    r"(?P<text>[^\x00-\x1f\x7f-\x9f]+|[\b\t\n\v\f\r\x0e\x0f])"
-    r"|\x1b\[(?P<private>\??)(?P<numbers>[0-9;:]{0,64})(?P<final>[@-~])"
-    r"|(?P<escape>\x1b[78DEM]|\x1b[()][0AB])"
-    r"|(?P<string>(?:\x1b[]PX^_]|[\x90\x98\x9d-\x9f]))"
-    r"|(?P<unfinished>(?:(?:\x1b\[|\x9b)[ -?]{0,66}|\x1b[ -/]{0,8})\Z)"
-    r"|(?:\x1b\[|\x9b)[ -?]{0,66}[@-~]?"  # any other CSI
-    r"|\x1b[ -/]{0,8}[0-~]?"  # any other escape sequence
-    r"|."
-)
-# ST, BEL, CAN, SUB end a string; so does ESC, of what comes next. A newline does too, or one could hide all the rest
-_STRING_END = re.compile(r"\x1b\\|[\x07\x18\x1a\x9c\n]|\x1b(?=[^\\])")
-
-_ANY_NUMBERS = frozenset("ABCDEFGHIJKLMPSXZ@`abdefm")  # cursor, erase, insert, delete, scroll, colours
-_MODES = {
-    "": frozenset("4"),  # insert
-    "?": frozenset(("5", "6", "7", "12", "25", "47", "1047", "1048", "1049")),  # looks, margins, cursor, other screen
-}
-_ALTERNATE = frozenset(("47", "1047", "1049"))
-_HUGE = re.compile(r"\d{5}")  # would keep a terminal busy
+JUMP = 5.0  # seconds that an arrow key jumps
+SLOWEST, FASTEST = 1 / 16, 64.0
+POLL = 0.05  # seconds between two looks at a recording that may grow
+ASK = 5.0  # seconds between two questions whether the session still goes on
+TICK = 1.0  # seconds after which the viewer sees the time go on
+LAG = 1.0  # seconds that a slow viewer may be behind before the time waits for them
+SIZE = re.compile(rb"([1-9]\d{0,3})x([1-9]\d{0,3})")
 
 
-class Filter:
-    """What of the bytes of a terminal's output is safe to show. Keeps its state from one chunk to the next."""
+class Viewer(Protocol):
+    """The terminal on which a recording is shown, and the keys of whoever looks at it."""
 
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._rest = ""
-        self._in_string = False
-        self._alternate: str | None = None  # number of the mode that switched to the other screen
+    def write(self, data: bytes) -> None:
+        """Show what went through the filter."""
 
-    def feed(self, data: bytes) -> bytes:
-        text = self._rest + self._decoder.decode(data)
-        self._rest = ""
-        shown: list[str] = []
-        at = 0
-        while at < len(text):
-            if self._in_string:
-                at = self._skip_string(text, at)
-                continue
-            token = _TOKEN.match(text, at)
-            assert token is not None  # its last branch takes any character
-            at = token.end()
-            if token["text"] or token["escape"]:
-                shown.append(token[0])
-            elif token["final"]:
-                shown.append(self._control(token["private"], token["numbers"], token["final"]))
-            elif token["string"]:
-                self._in_string = True
-            elif token["unfinished"]:
-                self._rest = token[0]
-        return "".join(shown).encode("utf-8")
+    def key(self, seconds: float) -> str | None:
+        """The next key, as a character or `left` and `right`; None where none came within that time."""
 
-    def reset(self) -> bytes:
-        """Leaves the terminal as one wants to find it, wherever the recording stopped."""
-        leave = f"\x1b[?{self._alternate}l" if self._alternate else ""
-        self._alternate = None
-        # the end of scrolling regions and of origin mode moves the cursor, so its place is saved
-        return f"{leave}\x1b7\x1b[r\x1b[?6l\x1b8\x1b[4l\x1b[?5l\x1b[?7h\x1b[?25h\x1b(B\x0f\x1b[0m".encode("ascii")
+    def resize(self, columns: int, rows: int) -> None:
+        """The recorded terminal has this size from here on."""
 
-    def _skip_string(self, text: str, at: int) -> int:
-        end = _STRING_END.search(text, at)
-        if end is None:
-            self._rest = "\x1b" if text.endswith("\x1b") else ""
-            return len(text)
-        self._in_string = False
-        return end.start() if end[0] in ("\x1b", "\n") else end.end()
-
-    def _control(self, private: str, numbers: str, final: str) -> str:
-        if _HUGE.search(numbers):
-            return ""
-        if final in "hl":
-            modes = [mode for mode in numbers.split(";") if mode in _MODES[private]]
-            for mode in modes:
-                if private and mode in _ALTERNATE:
-                    self._alternate = mode if final == "h" else None
-            return f"\x1b[{private}{';'.join(modes)}{final}" if modes else ""
-        if private or final not in _ANY_NUMBERS | {"r", "s", "u", "T"}:
-            return ""
-        if final in "suT" and not (final == "T" and numbers.isdigit()) and numbers:
-            return ""  # with more numbers: margins, keyboard protocol, mouse highlighting
-        return f"\x1b[{numbers}{final}"
+    def tell(self, state: str) -> None:
+        """Say where we are, beside the screen."""
 
 
-def play(
-    path: Path,
-    out: BinaryIO,
-    speed: float = 1.0,
-    idle_limit: float | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-) -> str | None:
-    """Shows what the session's user was shown, as fast as they were, `speed` times.
+class Player:
+    """Plays one recording once.
 
-    A pause lasts at most `idle_limit` seconds. Returns a sentence if the recording is cut short, as a crash leaves it.
-    Raises RecordingError, OSError. The terminal is reset also when it is interrupted.
+    `open_reader` opens it anew for each jump back. A pause lasts at most `idle_limit` seconds. `goes_on` is asked at
+    the end of a recording whether its session still runs, so that more is to be waited for. `marks` are the places, in
+    seconds and ascending, that the keys n and p jump to; it is asked for them at each.
     """
-    with path.open("rb") as file:
-        reader = Reader(file)
-        filters = {Stream.OUTPUT: Filter(), Stream.ERROR: Filter()}
-        before = 0.0
+
+    def __init__(
+        self,
+        open_reader: Callable[[], Reader],
+        viewer: Viewer,
+        *,
+        speed: float = 1.0,
+        idle_limit: float | None = None,
+        goes_on: Callable[[], bool] = lambda: False,
+        marks: Callable[[], Sequence[float]] = tuple,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open = open_reader
+        self._viewer = viewer
+        self._speed = speed
+        self._idle_limit = idle_limit
+        self._goes_on = goes_on
+        self._marks = marks
+        self._clock = clock
+        self._paused = False
+        self._left = False  # by the viewer
+        self._live = False  # all that is there has been shown
+        self._ended = False
+        self._asked = float("-inf")
+        self._filters = {Stream.OUTPUT: Filter(), Stream.ERROR: Filter()}
+
+    def play(self, at: float = 0.0) -> str | None:
+        """Show it from `at` on: as the screen was then, then as fast as it was, `speed` times.
+
+        Returns a sentence if the recording is cut short, as a crash leaves it. Raises RecordingError, OSError. The
+        terminal is reset also when it is interrupted.
+        """
         try:
-            for event in reader:
-                if event.stream not in filters:
-                    continue
-                pause = max(event.time - before, 0.0)
-                before = event.time
-                if idle_limit is not None:
-                    pause = min(pause, idle_limit)
-                if pause:
-                    sleep(pause / speed)
-                out.write(filters[event.stream].feed(event.data))
-                out.flush()
+            self._begin()
+            self._seek(at)
+            while not self._left:
+                self._viewer.tell(self._state())
+                event = self._peek()
+                if event is not None:
+                    self._wait_for(event)
+                elif not self._wait_for_more():
+                    break
         finally:
-            out.write(filters[Stream.OUTPUT].reset())
-            out.flush()
-        return reader.truncated
+            self._viewer.write(self._filters[Stream.OUTPUT].reset())
+        return self._reader.truncated
+
+    def _begin(self) -> None:
+        self._reader = self._open()
+        self._next: Event | None = None
+        self._position = 0.0  # seconds in the recording, at
+        self._since = self._clock()
+        self._size = ""
+        if self._reader.header.terminal:
+            self._resize(self._reader.header.columns, self._reader.header.rows)
+
+    def _peek(self) -> Event | None:
+        """The next event that is shown."""
+        while self._next is None:
+            event = self._reader.read()
+            if event is None:
+                return None
+            if event.stream in self._filters or event.code in (Code.RESIZE, Code.END):
+                self._next = event
+        return self._next
+
+    def _pause_before(self, event: Event) -> float:
+        """Seconds of the recording from `_position` on that are played before `event`."""
+        pause = max(event.time - self._position, 0.0)
+        return pause if self._idle_limit is None else min(pause, self._idle_limit)
+
+    def _wait_for(self, event: Event) -> None:
+        if self._live:  # it has just happened
+            self._live = False
+            self._position, self._since = max(self._position, event.time), self._clock()
+        due = self._since + self._pause_before(event) / self._speed
+        left = TICK if self._paused else max(due - self._clock(), 0.0)
+        key = self._viewer.key(min(left, TICK))
+        if key is not None:
+            self._press(key)
+        elif not self._paused and left <= TICK:
+            self._show(event)
+            self._since = max(due, self._clock() - LAG)
+
+    def _wait_for_more(self) -> bool:
+        """False where nothing more is to come. Who has paused may still go back."""
+        if self._paused:
+            if (key := self._viewer.key(TICK)) is not None:
+                self._press(key)
+            return True
+        if self._ended:
+            return False
+        if self._clock() - self._asked >= ASK:
+            if not self._goes_on():
+                return self._peek() is not None  # it may have come between
+            self._asked = self._clock()
+        self._live = True
+        key = self._viewer.key(POLL)
+        if key is not None:
+            self._press(key)
+        return True
+
+    def _show(self, event: Event) -> None:
+        self._next = None
+        self._position = max(self._position, event.time)
+        if event.stream in self._filters:
+            self._viewer.write(self._filters[event.stream].feed(event.data))
+        elif event.code == Code.RESIZE and (size := SIZE.fullmatch(event.data)):
+            self._resize(int(size[1]), int(size[2]))
+        elif event.code == Code.END:
+            self._ended = True
+
+    def _resize(self, columns: int, rows: int) -> None:
+        self._size = f"  {columns}x{rows}"
+        self._viewer.resize(columns, rows)
+
+    def _here(self) -> float:
+        """Seconds in the recording, now."""
+        if self._paused or self._next is None:
+            return self._position
+        gone = (self._clock() - self._since) * self._speed
+        return self._position + min(gone, self._pause_before(self._next))
+
+    def _state(self) -> str:
+        speed = "" if self._speed == 1 else f"  {self._speed:g}x"
+        paused = "  paused" if self._paused else "  live" if self._live else ""
+        return format_position(int(self._here())).partition(".")[0] + speed + self._size + paused
+
+    def _press(self, key: str) -> None:
+        self._position, self._since = self._here(), self._clock()
+        match key:
+            case " ":
+                self._paused = not self._paused
+            case ".":
+                self._paused = True
+                if (event := self._peek()) is not None:
+                    self._show(event)
+            case "right":
+                self._seek(self._position + JUMP)
+            case "left":
+                self._seek(max(self._position - JUMP, 0.0))
+            case "n":
+                marks = self._marks()
+                after = bisect_right(marks, self._position)
+                self._seek(marks[after] if after < len(marks) else self._position)
+            case "p":
+                marks = self._marks()
+                moment = 0.0 if self._paused else self._speed  # or one could not get past a mark while it plays
+                before = bisect_left(marks, self._position - moment)
+                self._seek(marks[before - 1] if before else 0.0)
+            case "+":
+                self._speed = min(self._speed * 2, FASTEST)
+            case "-":
+                self._speed = max(self._speed / 2, SLOWEST)
+            case "q":
+                self._left = True
+
+    def _seek(self, position: float) -> None:
+        """Show all that was shown until then at once; to go back, from the beginning."""
+        if position < self._position:
+            self._viewer.write(self._filters[Stream.OUTPUT].reset() + b"\x1b[H\x1b[2J")
+            self._filters = {stream: Filter() for stream in self._filters}
+            self._ended = False
+            self._begin()
+        while (event := self._peek()) is not None and event.time <= position:
+            self._show(event)
+        if event is not None:
+            self._position = max(self._position, position)
+        self._live = False
+        self._since = self._clock()
+
+
+def entered(reader: Reader) -> list[float]:
+    """When Enter was typed, for who wants to go from one command to the next and has no list of them."""
+    return [event.time for event in reader if event.code == Code.INPUT and (b"\r" in event.data or b"\n" in event.data)]

@@ -1,0 +1,99 @@
+"""A look at a recording from the command line: play, watch, export, grep."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import typer
+
+from bastion.audit.database import create_engine
+from bastion.audit.events import Event
+from bastion.audit.sessions import SessionRow, SessionRows
+from bastion.audit.tables import ACTIVE
+from bastion.cli.viewer import viewer
+from bastion.config import Config
+from bastion.control.client import tell
+from bastion.errors import BastionError, printable
+from bastion.recording.asciicast import Reader, RecordingError
+from bastion.recording.player import entered
+from bastion.recording.store import RecordingStore
+
+SESSION_ID = typer.Argument(help="The session's id, or as much of its beginning as is unique.")
+
+
+class Look:
+    """One recording that may be read: the audit log knows that it is looked at."""
+
+    def __init__(self, config: Config, path: Path) -> None:
+        self._config = config
+        self.path = path
+        self._files = contextlib.ExitStack()
+        with self.content() as file:
+            self.header = Reader(file).header
+
+    @property
+    def title(self) -> str:
+        """For the top of the viewer's window."""
+        return f"{self.header.user} {self.header.address}"
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """What goes wrong with the file while it is read is a sentence."""
+        with self._files:
+            try:
+                yield
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise RecordingError(f"{self.path} can not be read: {error.strerror}") from error
+
+    def open(self) -> Reader:
+        """From its beginning; what was opened before is closed. RecordingError, OSError."""
+        self._files.pop_all().close()
+        return Reader(self._files.enter_context(self.content()))
+
+    def content(self) -> BinaryIO:
+        """The lines as they were recorded."""
+        return self.path.open("rb")
+
+    def commands(self) -> Sequence[float]:
+        """When the commands were entered, in seconds."""
+        with self.content() as file:
+            return entered(Reader(file))
+
+    def goes_on(self) -> bool:
+        """Whether the session may still add to it; where the database does not answer, it may."""
+        try:
+            return asyncio.run(_row(self._config, self.path.stem)).status == ACTIVE
+        except BastionError:
+            return True
+
+
+def look(config: Config, session_id: str, how: str) -> Look:
+    """For the person at the command line, once the audit log knows that they look, and how.
+
+    BastionError where there is no such recording, or it is not theirs to see.
+    """
+    return Look(config, asyncio.run(_look(config, session_id, how)))
+
+
+async def _look(config: Config, session_id: str, how: str) -> Path:
+    who = await viewer(config)
+    if who.apps is not None:
+        row = await _row(config, session_id)
+        if row.app_name not in who.apps:
+            raise BastionError(f"no session begins with {printable(session_id)}")
+        session_id = row.session_id
+    path = RecordingStore(config.recording).find(session_id)
+    await tell(config, Event.RECORDING_VIEWED, user=who.name, session_id=path.stem, how=how)
+    return path
+
+
+async def _row(config: Config, session_id: str) -> SessionRow:
+    engine = create_engine(config.database)
+    try:
+        return await SessionRows(engine, config.bastion_id).find(session_id)
+    finally:
+        await engine.dispose()
