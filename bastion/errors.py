@@ -19,10 +19,20 @@ class Reason(StrEnum):
     MALFORMED_USER_NAME = "malformed_user_name"
     KEY_NOT_ALLOWED = "key_not_allowed"
     ANOTHER_USER = "another_user"
+    MALFORMED_TOKEN = "malformed_token"  # noqa: S105 - a code, not a secret
+    WRONG_ALGORITHM = "wrong_algorithm"
+    WRONG_ISSUER = "wrong_issuer"
+    WRONG_AUDIENCE = "wrong_audience"
+    UNKNOWN_KEY = "unknown_key"
+    BAD_SIGNATURE = "bad_signature"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105
+    TOKEN_REFUSED = "token_refused"  # noqa: S105
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid"  # noqa: S105
     TOO_MANY_TRIES = "too_many_tries"
     LOGIN_TIMEOUT = "login_timeout"
     THROTTLED = "throttled"
     AUTH_UNAVAILABLE = "auth_unavailable"
+    SSO_UNAVAILABLE = "sso_unavailable"
     # which container, and may you enter?
     MALFORMED_ADDRESS = "malformed_address"
     NO_SUCH_CONTAINER = "no_such_container"

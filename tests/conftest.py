@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.engine import Engine, docker_engine
+from tests.servers.oidc import Provider, oidc_provider
 
 
 @pytest.fixture(scope="session")
@@ -23,4 +24,12 @@ def engine(servers_folder: Path) -> Iterator[Engine]:
     folder = servers_folder / "engine"
     folder.mkdir()
     with docker_engine(folder) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def provider(servers_folder: Path) -> Iterator[Provider]:
+    folder = servers_folder / "oidc"
+    folder.mkdir()
+    with oidc_provider(folder) as started:
         yield started

@@ -28,6 +28,8 @@ def test_fragments_load(block: Block, tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv(name, "hunter2")
     for file in re.findall(r"_file: (\S+)", block.text):
         (tmp_path / file).touch()
+    for file in re.findall(r": file:(\S+)", block.text):
+        (tmp_path / file).write_text("hunter2")
     text = block.text if "auth:" in block.text else f"{block.text}auth: {{local: {{}}}}\n"
     (tmp_path / "config.yaml").write_text(text)
     load_config(tmp_path / "config.yaml")  # raises ConfigError
@@ -53,8 +55,8 @@ def test_every_option_that_is_named_exists() -> None:
 def test_the_limits_and_their_defaults_are_right() -> None:
     for cells in table("option | default | means"):
         (option,) = names(cells[0])
-        if option.startswith("auth.ldap."):
-            kind = _expected(("auth", "ldap"))[0]
+        if option.startswith(("auth.ldap.", "auth.oidc.")):
+            kind = _expected(tuple(option.split(".")[:2]))[0]
             default = kind.model_fields[option.rpartition(".")[2]].default
         else:
             default = defaults(option)

@@ -8,9 +8,11 @@ from bastion.auth.conversation import AskForPassword, Challenge, Conversation
 from bastion.auth.ldap import Ldap
 from bastion.auth.local import Local
 from bastion.auth.method import Method
+from bastion.auth.oidc import Oidc
 from bastion.auth.passwords import EmptyPasswordError, prepared
 from bastion.auth.refusals import refused
 from bastion.auth.throttle import Throttle
+from bastion.auth.tokens import OPENSSH_READS, Token, token_in
 from bastion.auth.user_name import why_malformed
 from bastion.config import Auth
 from bastion.errors import Reason, Refusal, Unavailable
@@ -35,9 +37,14 @@ class Authenticator:
             self._methods.append(Local(config.local))
         if config.ldap is not None:
             self._methods.append(Ldap(config.ldap))
+        if config.oidc is not None:
+            self._methods.append(Oidc(config.oidc))
 
     async def password(self, user: str, password: str, source_ip: str) -> Identity:
-        """Who signs in with `password`. Raises Refusal, or Unavailable where a server or file has to be mended."""
+        """Who signs in with `password`, or with a token in its place.
+
+        Raises Refusal, or Unavailable where a server or file has to be mended.
+        """
         async with _no_sooner_than(PASSWORD_FAILURE):
             _check_user_name(user)
             return await self._password(user, password, source_ip)
@@ -52,7 +59,7 @@ class Authenticator:
             for method in self._methods:
                 identity = await method.public_key(user, key_type, key_blob, source_ip)
                 if identity is not None:
-                    return _who_was_asked_for(user, identity)
+                    return await self._let_in(user, identity)
             raise _unknown(user)
 
     @property
@@ -69,6 +76,15 @@ class Authenticator:
         await asyncio.gather(*(method.close() for method in self._methods))
 
     async def _password(self, user: str, password: str, source_ip: str) -> Identity:
+        try:
+            token = token_in(password)
+            if token is not None:
+                return await self._token(user, token, source_ip)
+        except Unavailable:
+            raise
+        except Refusal as no:
+            cut = f"; it may have been cut short: OpenSSH's client reads {OPENSSH_READS} characters of an answer"
+            raise refused(no.reason, no.log_text + (cut if len(password) == OPENSSH_READS else "")) from None
         async with self._throttle.turn(user, source_ip):
             return await self._ask_methods(user, _checked_password(user, password), source_ip)
 
@@ -87,9 +103,24 @@ class Authenticator:
                     break
             else:
                 if identity is not None:
-                    return _who_was_asked_for(user, identity)
+                    return await self._let_in(user, identity)
         await self._wait_as_long(idle, known=refusal is not None and refusal.reason is not Reason.UNKNOWN_USER)
         raise refusal or _unknown(user)
+
+    async def _token(self, user: str, token: Token, source_ip: str) -> Identity:
+        for method in self._methods:
+            identity = await method.token(user, token, source_ip)
+            if identity is not None:
+                return await self._let_in(user, identity)
+        raise _unknown(user)
+
+    async def _let_in(self, user: str, identity: Identity) -> Identity:
+        """A credential of bob never opens alice's door, and who is kept out by one method is not let in by another."""
+        if identity.user != user:
+            raise refused(Reason.ANOTHER_USER, f"{user}: {identity.method} says that this is {identity.user}")
+        for method in self._methods:
+            await method.vet(identity)
+        return identity
 
     async def _conversation(self, user: str, source_ip: str) -> Conversation:
         for method in self._methods:
@@ -122,31 +153,24 @@ class _Conversation:
         async with _no_sooner_than(PASSWORD_FAILURE):
             _check_user_name(self._user)
             self._inner = await self._authenticator._conversation(self._user, self._source_ip)
-            return self._checked(await self._inner.start())
+            return await self._checked(await self._inner.start())
 
     async def answer(self, responses: Sequence[str]) -> Challenge | Identity:
         async with _no_sooner_than(PASSWORD_FAILURE):
             assert self._inner is not None
             if len(responses) != self._prompts:
                 raise refused(Reason.WRONG_CREDENTIALS, f"{len(responses)} answers to {self._prompts} prompts")
-            return self._checked(await self._inner.answer(responses))
+            return await self._checked(await self._inner.answer(responses))
 
     async def close(self) -> None:
         if self._inner is not None:
             await self._inner.close()
 
-    def _checked(self, step: Challenge | Identity) -> Challenge | Identity:
+    async def _checked(self, step: Challenge | Identity) -> Challenge | Identity:
         if isinstance(step, Identity):
-            return _who_was_asked_for(self._user, step)
+            return await self._authenticator._let_in(self._user, step)
         self._prompts = len(step.prompts)
         return step
-
-
-def _who_was_asked_for(user: str, identity: Identity) -> Identity:
-    """A credential of bob never opens alice's door, whichever method says that it is right."""
-    if identity.user != user:
-        raise refused(Reason.ANOTHER_USER, f"{user}: {identity.method} says that this is {identity.user}")
-    return identity
 
 
 def _check_user_name(user: str) -> None:

@@ -57,6 +57,11 @@ class Local(Method):
             raise refused(Reason.USER_DISABLED, f"{user}: right key, but disabled in the users file")
         return Identity(user, "local-publickey", frozenset(found.groups))
 
+    async def vet(self, identity: Identity) -> None:
+        found = await self._user(identity.user)
+        if found is not None and found.disabled:
+            raise refused(Reason.USER_DISABLED, f"{identity.user}: {identity.method}, but disabled in the users file")
+
     async def decoy(self) -> None:
         await self._is_right(self._decoy, b"a password that nobody has")
 

@@ -2,7 +2,7 @@
 
 from bastion.errors import Reason, Refusal, Unavailable, printable
 
-REFUSED = "permission denied: the user name, password or key is wrong"
+REFUSED = "permission denied: the user name, password, token or key is wrong"
 UNAVAILABLE = "sign-in is unavailable, try again"
 
 
@@ -11,5 +11,5 @@ def refused(reason: Reason, log_text: str) -> Refusal:
     return Refusal(reason, REFUSED, printable(log_text))
 
 
-def unavailable(log_text: str) -> Unavailable:
-    return Unavailable(Reason.AUTH_UNAVAILABLE, UNAVAILABLE, printable(log_text))
+def unavailable(log_text: str, reason: Reason = Reason.AUTH_UNAVAILABLE) -> Unavailable:
+    return Unavailable(reason, UNAVAILABLE, printable(log_text))

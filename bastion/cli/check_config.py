@@ -49,6 +49,8 @@ def _methods(config: Config) -> list[tuple[str, str]]:
         rows.append(("sign in", f"local users of {config.auth.local.file}{users}"))
     if config.auth.ldap is not None:
         rows.append(("sign in", f"LDAP at {', '.join(config.auth.ldap.servers)}"))
+    if config.auth.oidc is not None:
+        rows.append(("sign in", f"tokens of {config.auth.oidc.issuer}"))
     return rows
 
 

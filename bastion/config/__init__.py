@@ -6,10 +6,12 @@ from bastion.config.auth import Auth, LocalUsers
 from bastion.config.engines import Engine, EngineTls
 from bastion.config.ldap import Ldap
 from bastion.config.loader import load_config
+from bastion.config.oidc import Oidc
 from bastion.config.recording import Recording
 from bastion.config.section import Seconds, Section
 from bastion.config.sections import Config
 from bastion.config.ssh import MaxStartups, Network, Penalties, Ssh, host_and_port
+from bastion.config.url import why_not_url
 
 __all__ = [
     "Access",
@@ -24,6 +26,7 @@ __all__ = [
     "LocalUsers",
     "MaxStartups",
     "Network",
+    "Oidc",
     "Penalties",
     "Recording",
     "Seconds",
@@ -31,4 +34,5 @@ __all__ = [
     "Ssh",
     "host_and_port",
     "load_config",
+    "why_not_url",
 ]

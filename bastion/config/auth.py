@@ -6,6 +6,7 @@ from typing import Self
 from pydantic import model_validator
 
 from bastion.config.ldap import Ldap
+from bastion.config.oidc import Oidc
 from bastion.config.section import Section
 
 
@@ -20,9 +21,10 @@ class Auth(Section):
 
     local: LocalUsers | None = None
     ldap: Ldap | None = None
+    oidc: Oidc | None = None
 
     @model_validator(mode="after")
     def _some_way_in(self) -> Self:
-        if self.local is None and self.ldap is None:
-            raise ValueError("at least one way to sign in is right: local or ldap")
+        if self.local is None and self.ldap is None and self.oidc is None:
+            raise ValueError("at least one way to sign in is right: local, ldap or oidc")
         return self

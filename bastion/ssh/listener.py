@@ -46,6 +46,9 @@ _SIGNATURES = (
 RSAKey.sig_algorithms = (b"rsa-sha2-256",)  # type: ignore[assignment]  # mypy takes the length of theirs for its type
 RSAKey.all_sig_algorithms = {b"rsa-sha2-256", b"rsa-sha2-512"}
 
+# asyncssh disconnects who types a control character. What a password or token may hold, auth/ says, and logs.
+asyncssh.auth.saslprep = str  # type: ignore[attr-defined,assignment]  # a private name; a test says when it is gone
+
 _GRACE = 5.0  # seconds for connections to close at the end
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import base64
 import itertools
 import statistics
 import time
@@ -7,16 +8,20 @@ from pathlib import Path
 
 import argon2
 import pytest
+from pydantic import SecretStr
 
 from bastion.auth import authenticator, local
 from bastion.auth.authenticator import Authenticator
 from bastion.auth.refusals import REFUSED, UNAVAILABLE
 from bastion.auth.throttle import Throttle
 from bastion.auth.users_file import HASHER, User, changing_users
-from bastion.config import Auth, Ldap, LocalUsers, Penalties
+from bastion.config import Auth, Ldap, LocalUsers, Oidc, Penalties
 from bastion.errors import Reason, Refusal, Unavailable
+from tests.auth.test_ldap import Starter
 from tests.auth.test_local import KEY, LINE, OTHER
 from tests.auth.test_user_name import HOSTILE
+from tests.servers.http import http_server
+from tests.servers.oidc import CLIENT, SECRET, Provider
 from tests.servers.process import free_port
 from tests.servers.slapd import PASSWORD, PEOPLE, READER_DN, Slapd
 
@@ -214,3 +219,88 @@ async def test_what_took_longer_is_rounded_up(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(Refusal):
             await refused_after(seconds)
     assert slept == [0.25, 0.25, 0.25, 0.5, 0.5, 1.0, 4.0]
+
+
+# ---- tokens in the password's place ----
+
+
+@pytest.fixture
+async def all_methods(users: LocalUsers, directory: Slapd, provider: Provider) -> AsyncIterator[Authenticator]:
+    oidc = Oidc(
+        issuer=provider.issuer,
+        audience=(CLIENT,),
+        ca_file=provider.ca_file,
+        client_id=CLIENT,
+        client_secret=SecretStr(SECRET),
+        opaque_tokens="introspection",
+    )
+    made = Authenticator(Auth(local=users, ldap=ldap(directory), oidc=oidc), patient())
+    yield made
+    await made.close()
+
+
+async def test_passwords_and_tokens_beside_each_other(all_methods: Authenticator, provider: Provider) -> None:
+    tokens = provider.tokens("alice")
+    for password, method in (
+        (PASSWORD, "ldap"),
+        (tokens["id_token"], "oidc-token"),
+        (f"token:{tokens['access_token']}", "oidc-introspection"),
+    ):
+        assert (await all_methods.password("alice", password, IP)).method == method
+    assert (
+        await reason(all_methods, "alice", tokens["access_token"]) == Reason.WRONG_CREDENTIALS
+    )  # taken for a password
+    assert await reason(all_methods, "bob", tokens["id_token"]) == Reason.ANOTHER_USER
+    # bob's token is his, and he is disabled in the users file
+    assert await reason(all_methods, "bob", provider.tokens("bob")["id_token"]) == Reason.USER_DISABLED
+    assert await reason(all_methods, "nobody", tokens["id_token"]) == Reason.ANOTHER_USER
+    assert await reason(all_methods, "alice", "token:") == Reason.MALFORMED_TOKEN
+
+
+async def test_a_password_is_not_sent_to_the_provider_nor_a_token_to_the_directory(misbehaving: Starter) -> None:
+    """Whatever is wrong with the token: each server would notice a single byte."""
+    slapd = misbehaving(lambda connection: None)
+    section = Ldap(servers=(f"ldap://127.0.0.1:{slapd.port}",), allow_cleartext=True, search_base="dc=example")
+    with http_server() as sso:
+        oidc = Oidc(
+            issuer=sso.url,
+            audience=("bastion",),
+            client_id="bastion",
+            client_secret=SecretStr("secret"),
+            opaque_tokens="introspection",
+        )
+        who = Authenticator(Auth(ldap=section, oidc=oidc), patient())
+        header = base64.urlsafe_b64encode(b'{"alg": "ES256"}').decode()
+        for token in (f"{header}.e30.AA", f"{header}.", f"{header}.\0", f"token:{'t' * 70_000}", "eyJ" + "a" * 1020):
+            await reason(who, "alice", token)
+        assert await reason(who, "alice", "token:opaque") == Reason.SSO_UNAVAILABLE
+        assert slapd.connections == 0
+        asked = len(sso.asked)
+        assert asked > 0
+        for password in ("correct horse", "eyJones.smith", "a.b.c", "Token:t"):
+            assert await reason(who, "alice", password) == Reason.AUTH_UNAVAILABLE
+        assert slapd.connections > 0
+        assert len(sso.asked) == asked
+        await who.close()
+    # without any method for it, a token is not taken for a password either
+    who = Authenticator(Auth(ldap=section), patient())
+    before = slapd.connections
+    for token in ("token:opaque", f"{header}.e30.AA"):
+        assert await reason(who, "alice", token) == Reason.UNKNOWN_USER
+    assert slapd.connections == before
+    await who.close()
+
+
+async def test_a_token_that_openssh_has_cut_short(all_methods: Authenticator, provider: Provider) -> None:
+    long = provider.signed(aud=CLIENT, more="x" * 2000)
+    assert (await all_methods.password("alice", long, IP)).user == "alice"
+    with pytest.raises(Refusal, match="cut short") as caught:
+        await all_methods.password("alice", long[:1023], IP)
+    assert caught.value.reason is Reason.MALFORMED_TOKEN
+
+
+async def test_a_refused_token_takes_its_least_time(all_methods: Authenticator, provider: Provider) -> None:
+    for token in ("token:", "token:made-up", provider.signed(aud="elsewhere"), provider.signed(aud=CLIENT, exp=1)):
+        start = time.monotonic()
+        await reason(all_methods, "alice", token)
+        assert time.monotonic() - start >= authenticator.PASSWORD_FAILURE * 0.99

@@ -23,6 +23,7 @@ ssh: {listen: ["127.0.0.1:2222", "[::1]:2222"]}
 auth:
   local:
   ldap: {servers: [ldaps://a, ldaps://b], search_base: dc=example}
+  oidc: {issuer: "https://sso", audience: [bastion], client_id: bastion, client_secret: hunter2}
 engines:
 - {name: one, url: "tcp://one:2376", cluster: prod, tls: {ca: ca.pem, cert: ca.pem, key: ca.pem}}
 - {name: two}
@@ -41,6 +42,7 @@ host key    ssh-ed25519 {ed25519.get_fingerprint()}
 host key    ssh-rsa {rsa.get_fingerprint()}
 sign in     local users of {folder}/users.yaml (does not exist yet: bastion users add)
 sign in     LDAP at ldaps://a, ldaps://b
+sign in     tokens of https://sso
 engine      one, cluster prod: tcp://one:2376 with TLS
 engine      two: unix:///var/run/docker.sock
 recordings  {folder}/recordings (writable), strict

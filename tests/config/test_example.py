@@ -31,8 +31,9 @@ def uncommented(alternative: bool) -> str:
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the example refers to."""
     (tmp_path / "engine").mkdir()
-    for name in ("ldap-ca.pem", "engine/ca.pem", "engine/cert.pem", "engine/key.pem"):
+    for name in ("ldap-ca.pem", "sso-ca.pem", "engine/ca.pem", "engine/cert.pem", "engine/key.pem"):
         (tmp_path / name).touch()
+    (tmp_path / "sso-secret").write_text("hunter2\n")
     monkeypatch.setenv("LDAP_PASSWORD", "hunter2")
 
 
@@ -47,6 +48,8 @@ def test_what_is_switched_off_is_right_as_well(load: Load, alternative: bool) ->
     assert (config.auth.ldap.bind_template is not None) is alternative
     if not alternative:
         assert config.auth.ldap.bind_password == SecretStr("hunter2")
+    assert config.auth.oidc is not None
+    assert config.auth.oidc.client_secret == SecretStr("hunter2")
     assert [engine.cluster for engine in config.engines] == ["prod", "prod"]
     assert config.access.rules
 

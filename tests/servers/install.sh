@@ -8,11 +8,13 @@ busybox=$(command -v busybox >/dev/null || echo busybox-static)
 demo/install.sh $busybox docker.io debootstrap debian-archive-keyring slapd ldap-utils postgresql openssh-client \
 	openssh-server sshpass putty-tools dropbear-bin procps rsync util-linux asciinema
 
-# Node's ssh2, one of the clients; node itself is a package from PyPI, so that the tests need no other one.
-modules=tests/e2e/node_modules
-if [ ! -e $modules/installed ] || [ tests/e2e/package.json -nt $modules/installed ]; then
-	echo "Installing Node's ssh2"
-	.venv/bin/npm install --prefix tests/e2e --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund \
-		--loglevel=error </dev/null
-	touch $modules/installed
-fi
+# Node's ssh2, one of the clients, and the OpenID provider; node itself is a package from PyPI, so that the tests need
+# no other one.
+for folder in tests/e2e tests/servers/oidc; do
+	if [ ! -e $folder/node_modules/installed ] || [ $folder/package.json -nt $folder/node_modules/installed ]; then
+		echo "Installing what $folder/package.json names"
+		.venv/bin/npm install --prefix $folder --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund \
+			--loglevel=error </dev/null
+		touch $folder/node_modules/installed
+	fi
+done

@@ -1,0 +1,124 @@
+"""JSON over HTTP from servers that are not to be trusted with our time or memory; aiohttp stays behind this door."""
+
+import ssl
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from bastion.config import why_not_url
+from bastion.errors import printable
+from bastion.remote.breaker import Breaker, RestingError
+
+MAX_BYTES = 1 << 20  # of an answer
+MAX_CONNECTIONS = 16  # at a time, of one client
+
+
+class RemoteError(Exception):
+    """The server can not be reached, can not be trusted or gave no answer; the text is safe to be logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`body` is the JSON object of the answer; {} where there is none and `status` is not 200."""
+
+    status: int
+    body: Mapping[str, object]
+
+
+class JsonClient:
+    """Asks servers over HTTP: each question is over within `seconds`, and a server that fails is left alone.
+
+    A redirect is no answer: it would take a token to somebody whom nobody has named. The environment's HTTPS_PROXY is
+    used; it sees no more than the servers' names.
+    """
+
+    def __init__(self, *, ca_file: Path | None, seconds: float, allow_cleartext: bool) -> None:
+        """Raises OSError (ssl.SSLError is one) where `ca_file` holds no certificates."""
+        self._seconds = seconds
+        self._allow_cleartext = allow_cleartext
+        self._breakers: dict[str, Breaker] = {}  # by scheme, host and port
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=ca_file), limit=MAX_CONNECTIONS),
+            timeout=aiohttp.ClientTimeout(total=seconds),
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "bastion"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """Raises RemoteError."""
+        return await self._ask("GET", url, headers, None)
+
+    async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Answer:
+        """Send `form` as application/x-www-form-urlencoded. Raises RemoteError."""
+        return await self._ask("POST", url, headers, form)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def _ask(
+        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None
+    ) -> Answer:
+        problem = why_not_url(url, allow_cleartext=self._allow_cleartext)
+        if problem is not None:
+            raise RemoteError(f"{printable(url[:200])}: {problem}")
+        parts = urlsplit(url)
+        server = f"{parts.scheme}://{parts.netloc}"
+        try:
+            with self._breakers.setdefault(server, Breaker()).attempt(RemoteError):
+                return await self._answer(method, url, headers, form)
+        except (RemoteError, RestingError) as error:
+            raise RemoteError(f"{server}: {error}") from None
+
+    async def _answer(
+        self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None
+    ) -> Answer:
+        what = f"{method} {urlsplit(url).path}"
+        try:
+            async with self._session.request(
+                method, url, headers=headers, data=form, allow_redirects=False, proxy=_proxy(url)
+            ) as response:
+                status = response.status
+                if status >= 500 or status == 429 or 300 <= status < 400:
+                    raise RemoteError(f"answered {what} with HTTP {status}")
+                body = await _body(response)
+        except TimeoutError:
+            raise RemoteError(f"no answer to {what} within {self._seconds:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # the last one: answers that are no HTTP
+            raise RemoteError(printable(f"{type(error).__name__}: {error}"[:300])) from None
+        try:
+            parsed = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            parsed = None
+        if isinstance(parsed, dict):
+            return Answer(status, parsed)
+        if status == 200:
+            raise RemoteError(f"answered {what} with what is no JSON object")
+        return Answer(status, {})
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """As it is: what is compressed could be a thousand times as much. Raises RemoteError."""
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise RemoteError(f"sends its answer as {printable(encoding[:40])}, which was not asked for")
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise RemoteError(f"sends an answer of more than {MAX_BYTES >> 20} MiB")
+    return bytes(body)
+
+
+def _proxy(url: str) -> str | None:
+    """For https:// only, where it carries what it can not read."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    return urllib.request.getproxies().get("https")

@@ -1,0 +1,114 @@
+"""Single sign-on in front of stock clients: tokens of a real OpenID provider in the password's place."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+import pytest
+
+from tests.e2e import clients
+from tests.e2e.test_logins import UNAVAILABLE, by_password, password_command
+from tests.servers.bastion import PASSWORD, Bastion, serving
+from tests.servers.engine import Engine
+from tests.servers.oidc import AUDIENCE, CLIENT, SECRET, Provider
+
+WEB = "alice+web.busy.1"
+
+
+@pytest.fixture(scope="module")
+def sso(servers_folder: Path, bastion: Bastion, engine: Engine, provider: Provider) -> Iterator[Bastion]:
+    """Signs in by tokens, and by the users file; app-web is a group in alice's token."""
+    folder = servers_folder / "sso"
+    folder.mkdir()
+    (folder / "secret").write_text(f"{SECRET}\n")
+    oidc = {
+        "issuer": provider.issuer,
+        "ca_file": str(provider.ca_file),
+        "audience": [AUDIENCE, CLIENT],
+        "client_id": CLIENT,
+        "client_secret": "file:secret",
+        "opaque_tokens": "introspection",
+    }
+    engine.app("sso", "front", 1, owners="@app-web")
+    with serving(folder, engine.url, auth={"oidc": oidc, "local": {"file": "users.yaml"}}) as started:
+        yield started
+
+
+def test_a_token_opens_its_owners_door_and_no_other(sso: Bastion, provider: Provider) -> None:
+    token = provider.tokens("alice", resource=AUDIENCE)["access_token"]
+    assert by_password(sso, "alice+sso.front.1", token, "echo in").stdout == b"in\n"
+    login = sso.wait_for_event("user.login", user="alice", method="oidc-token")
+    assert login["groups"] == ["app-web", "developers"]
+    assert by_password(sso, "bob+sso.front.1", token, "echo in").returncode == 255
+    sso.wait_for_event("user.login_failed", user="bob", reason="another_user")
+    opaque = provider.tokens("bob")["access_token"]
+    assert by_password(sso, "bob+sso.front.1", f"token:{opaque}", "echo in").returncode == 1  # bob is not in app-web
+    sso.wait_for_event("user.login", user="bob", method="oidc-introspection")
+    for path in sso.folder.rglob("*"):
+        assert not path.is_file() or token.encode() not in path.read_bytes()
+        assert not path.is_file() or opaque.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("client", ["openssh", "plink", "dbclient", "asyncssh", "ssh2"])
+def test_a_token_from_each_client(
+    sso: Bastion, provider: Provider, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    monkeypatch.setattr(clients, "PASSWORD", provider.signed())
+    done = clients.CLIENTS[client](sso, WEB, "echo in", password=True, terminal=False).run()
+    assert done.stdout == b"in\n", done.stderr
+
+
+def test_a_token_from_ssh_askpass(sso: Bastion, provider: Provider, tmp_path: Path) -> None:
+    script = tmp_path / "askpass"
+    script.write_text('#!/bin/sh\nprintf %s "$TOKEN"\n')
+    script.chmod(0o755)
+    env = {**os.environ, "SSH_ASKPASS": str(script), "SSH_ASKPASS_REQUIRE": "force", "TOKEN": provider.signed()}
+    command = password_command(sso, WEB, "echo in")
+    done = subprocess.run(command, env=env, capture_output=True, timeout=30, check=False)
+    assert done.stdout == b"in\n", done.stderr
+
+
+def test_bad_tokens_and_then_a_good_one(sso: Bastion, provider: Provider) -> None:
+    now = int(time.time())
+    for token, reason in (
+        (provider.signed(exp=now - 60), "token_expired"),
+        (provider.signed(nbf=now + 60), "token_not_yet_valid"),
+        (provider.signed(aud="elsewhere"), "wrong_audience"),
+        (provider.signed()[:-4] + "AAAA", "bad_signature"),
+        (provider.signed(more="x" * 1000), "malformed_token"),  # OpenSSH sends the first 1023 characters
+        ("token:a\x1b[2Jb", "malformed_token"),
+    ):
+        done = by_password(sso, WEB, token, "echo in", verbose=True)
+        assert b"Permission denied (publickey,password)." in done.stderr
+        event = sso.wait_for_event("user.login_failed", user="alice", reason=reason)
+        assert event["method"] == "password"
+    assert by_password(sso, WEB, provider.signed(), "echo in").stdout == b"in\n"
+
+
+@pytest.mark.parametrize("token", ["token:" + "t" * 1_000_000, "token:a\0b"], ids=["1 MB", "NUL"])
+async def test_a_token_that_stock_clients_would_not_send(sso: Bastion, provider: Provider, token: str) -> None:
+    options: dict[str, Any] = {"username": "alice", "client_keys": None, "agent_path": None, "known_hosts": None}
+    with pytest.raises((asyncssh.DisconnectError, OSError)):
+        await asyncssh.connect("127.0.0.1", sso.port, password=token, **options)
+    async with asyncssh.connect("127.0.0.1", sso.port, password=provider.signed(), **options):
+        pass
+
+
+def test_an_outage_is_not_a_wrong_token(folder: Path, engine: Engine, provider: Provider) -> None:
+    """Nobody is kept out who has another way in."""
+    with contextlib.ExitStack() as stack:
+        oidc = {"issuer": "https://127.0.0.1:1", "audience": [AUDIENCE], "timeout": 2}
+        bastion = stack.enter_context(serving(folder, engine.url, auth={"oidc": oidc, "local": {"file": "users.yaml"}}))
+        wrong = replace(provider, port=1).signed(iss="https://127.0.0.1:1")
+        done = by_password(bastion, WEB, wrong, "true", verbose=True)
+        assert UNAVAILABLE in done.stderr
+        assert done.returncode == 255
+        event = bastion.wait_for_event("user.login_failed", user="alice", reason="sso_unavailable")
+        assert "https://127.0.0.1:1" in event["detail"]
+        assert by_password(bastion, WEB, PASSWORD, "echo in").stdout == b"in\n"

@@ -1,0 +1,149 @@
+import gzip
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from bastion.remote.breaker import FAILURES
+from bastion.remote.http import MAX_BYTES, Answer, JsonClient, RemoteError
+from tests.servers.http import HttpServer, http_server
+from tests.servers.oidc import Provider
+from tests.servers.process import free_port
+
+
+@pytest.fixture
+def server() -> Iterator[HttpServer]:
+    with http_server() as started:
+        yield started
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[JsonClient]:
+    made = JsonClient(ca_file=None, seconds=5, allow_cleartext=False)
+    yield made
+    await made.close()
+
+
+async def why(client: JsonClient, url: str) -> str:
+    with pytest.raises(RemoteError) as caught:
+        await client.get(url, {"Authorization": "Bearer hunter2"})
+    assert str(caught.value).isprintable()
+    assert "hunter2" not in str(caught.value)
+    return str(caught.value)
+
+
+async def test_what_is_asked_and_what_is_answered(server: HttpServer, client: JsonClient) -> None:
+    server.routes["/a"] = lambda request: request.json({"sub": "alice"})
+    server.routes["/no"] = lambda request: request.json({"message": "no"}, 401)
+    server.routes["/text"] = lambda request: request.raw(b"<p>no", 403)
+    assert await client.get(f"{server.url}/a", {"Authorization": "Bearer t"}) == Answer(200, {"sub": "alice"})
+    assert await client.post(f"{server.url}/no", {"token": "a&b=c"}) == Answer(401, {"message": "no"})
+    assert await client.get(f"{server.url}/text") == Answer(403, {})
+    assert server.asked[0][2]["Authorization"] == "Bearer t"
+    assert server.asked[1][3] == {"token": "a&b=c"}
+
+
+async def test_a_redirect_is_not_followed(server: HttpServer, client: JsonClient) -> None:
+    with http_server({"/": lambda request: request.json({})}) as other:
+        server.routes["/"] = lambda request: request.raw(b"", 302, Location=f"{other.url}/")
+        assert "HTTP 302" in await why(client, f"{server.url}/")
+        assert other.asked == []
+
+
+async def test_what_is_no_answer(server: HttpServer, client: JsonClient) -> None:
+    server.routes |= {
+        "/list": lambda request: request.json([1]),
+        "/nan": lambda request: request.raw(b'{"exp": NaN}'),
+        "/deep": lambda request: request.raw(b"[" * MAX_BYTES),
+        "/latin": lambda request: request.raw(b'{"a": "\xff"}'),
+        "/empty": lambda request: request.raw(b""),
+    }
+    for path in list(server.routes):
+        assert "no JSON object" in await why(client, f"{server.url}{path}")
+        server.routes["/well"] = lambda request: request.json({})
+        await client.get(f"{server.url}/well")
+    server.routes["/"] = lambda request: request.raw(gzip.compress(b" " * 50_000_000), Content_Encoding="gzip")
+    assert "gzip" in await why(client, f"{server.url}/")
+    server.routes["/"] = lambda request: request.json({}, 503)
+    assert "HTTP 503" in await why(client, f"{server.url}/")
+
+
+async def test_an_answer_of_50_mb_is_not_read(server: HttpServer, client: JsonClient) -> None:
+    sent = 0
+
+    def flood(request) -> None:  # type: ignore[no-untyped-def]
+        nonlocal sent
+        request.send_response(200)
+        request.send_header("Content-Length", str(50 * MAX_BYTES))
+        request.end_headers()
+        for _ in range(50):
+            request.wfile.write(b" " * MAX_BYTES)
+            sent += 1
+
+    server.routes["/"] = flood
+    assert "more than 1 MiB" in await why(client, f"{server.url}/")
+    assert sent < 50
+
+
+async def test_all_of_it_within_the_time(server: HttpServer) -> None:
+    """Also where a byte comes now and then, so that no single read takes long."""
+
+    def drip(request) -> None:  # type: ignore[no-untyped-def]
+        request.send_response(200)
+        request.send_header("Content-Length", "1000")
+        request.end_headers()
+        while not request.server.owner.stopping.wait(0.1):
+            request.wfile.write(b" ")
+
+    client = JsonClient(ca_file=None, seconds=0.7, allow_cleartext=False)
+    for path, serve in (("/drip", drip), ("/stall", lambda request: request.stall())):
+        server.routes[path] = serve
+        start = time.monotonic()
+        assert "within 0.7 s" in await why(client, f"{server.url}{path}")
+        assert time.monotonic() - start < 10
+    await client.close()
+
+
+async def test_a_server_that_fails_is_left_alone(server: HttpServer, client: JsonClient) -> None:
+    server.routes["/"] = lambda request: request.json({}, 500)
+    for _ in range(FAILURES):
+        await why(client, f"{server.url}/")
+    assert "not asked" in await why(client, f"{server.url}/")
+    assert len(server.asked) == FAILURES
+    with http_server({"/": lambda request: request.json({})}) as other:
+        assert (await client.get(f"{other.url}/")).status == 200  # each for itself
+
+
+async def test_where_a_token_is_not_sent(client: JsonClient) -> None:
+    for url in (
+        "http://sso.example.org/",
+        "ftp://127.0.0.1/",
+        "https://",
+        "//127.0.0.1",
+        "https://a\0b/",
+        "https://é/",
+    ):
+        assert "is right" in await why(client, url)
+    assert "is right" in await why(client, "https://user:password@sso.example.org/")
+
+
+async def test_nobody_there(client: JsonClient) -> None:
+    assert "Cannot connect" in await why(client, f"http://127.0.0.1:{free_port()}/")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.listen(0)
+        silent = JsonClient(ca_file=None, seconds=0.5, allow_cleartext=False)
+        assert "within 0.5 s" in await why(silent, f"https://127.0.0.1:{listening.getsockname()[1]}/")
+        await silent.close()
+
+
+async def test_a_certificate_that_nobody_trusts(client: JsonClient, provider: Provider, tmp_path: Path) -> None:
+    assert "certificate verify failed" in await why(client, f"{provider.issuer}/jwks")
+    trusting = JsonClient(ca_file=provider.ca_file, seconds=5, allow_cleartext=False)
+    assert (await trusting.get(f"{provider.issuer}/jwks")).status == 200
+    assert "mismatch" in await why(trusting, f"https://localhost:{provider.port}/jwks")
+    await trusting.close()
+    (tmp_path / "ca.pem").touch()
+    with pytest.raises(OSError, match="certificate"):
+        JsonClient(ca_file=tmp_path / "ca.pem", seconds=5, allow_cleartext=False)
