@@ -2,7 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo demo-down test check bench
+.PHONY: help demo demo-down test check bench servers
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -13,9 +13,8 @@ demo: $(VENV)/installed-demo  ## a bastion on 127.0.0.1:2222 (BASTION_PORT) in f
 demo-down:  ## stop the demo and remove all that it made, also after a crash
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m demo down; else echo "There is no demo here."; fi
 
-test: $(VENV)/installed  ## install what the tests need and run them all; as root, for an engine of their own
-	@tests/servers/install.sh
-	$(BIN)/pytest
+test: servers  ## install what the tests need and run them all; as root, for an engine of their own
+	$(BIN)/python -m tests
 
 check: $(VENV)/installed  ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
@@ -23,9 +22,11 @@ check: $(VENV)/installed  ## ruff, mypy --strict and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed  ## speed and memory beside OpenSSH's sshd with ForceCommand docker exec
-	@tests/servers/install.sh
+bench: servers  ## speed and memory beside OpenSSH's sshd with ForceCommand docker exec
 	$(BIN)/python -m tests.bench
+
+servers: $(VENV)/installed
+	@tests/servers/install.sh
 
 # What a developer's environment holds includes what the demo needs.
 $(VENV)/installed-demo: pyproject.toml

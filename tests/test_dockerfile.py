@@ -15,7 +15,8 @@ from typing import Any
 import docker
 import pytest
 
-from tests.servers.engine import CACHE, DEBIAN, Engine
+from tests.servers.cache import made_once
+from tests.servers.engine import DEBIAN, Engine
 from tests.servers.process import wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -50,31 +51,32 @@ def docker_cli(engine: Engine, *arguments: str) -> None:
     subprocess.run(["docker", "-H", engine.url, *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
+def build(engine: Engine, tag: str, target: str | None = None) -> None:
+    proxies = {name: os.environ[name] for name in ("http_proxy", "https_proxy", "no_proxy") if name in os.environ}
+    engine.client.images.build(
+        path=str(ROOT),
+        tag=tag,
+        target=target,
+        rm=True,
+        network_mode="host",
+        buildargs={"BASE": BASE} | proxies,
+        cache_from=[PACKAGES],
+    )
+
+
 @pytest.fixture(scope="module")
 def image(engine: Engine) -> str:
     """Built once a machine with Debian's and Python's packages from the network; what that made is cached."""
-    made_of = b"".join((ROOT / name).read_bytes() for name in ("Dockerfile", "pyproject.toml"))
-    cache = CACHE / f"image-{hashlib.sha256(made_of).hexdigest()[:12]}.tar"
-    if cache.exists():
-        docker_cli(engine, "load", "-i", str(cache))
-    else:
+
+    def make(tar: Path) -> None:
         base_image(engine)
-    proxies = {name: os.environ[name] for name in ("http_proxy", "https_proxy", "no_proxy") if name in os.environ}
-    for tag, target in ((PACKAGES, "packages"), (IMAGE, None)):
-        engine.client.images.build(
-            path=str(ROOT),
-            tag=tag,
-            target=target,
-            rm=True,
-            network_mode="host",
-            buildargs={"BASE": BASE} | proxies,
-            cache_from=[PACKAGES],
-        )
-    if not cache.exists():
-        for old in CACHE.glob("image-*.tar"):
-            old.unlink()
-        docker_cli(engine, "save", "-o", f"{cache}.unfinished", BASE, PACKAGES)
-        Path(f"{cache}.unfinished").rename(cache)
+        build(engine, PACKAGES, "packages")
+        docker_cli(engine, "save", "-o", str(tar), BASE, PACKAGES)
+
+    made_of = b"".join((ROOT / name).read_bytes() for name in ("Dockerfile", "pyproject.toml"))
+    tar = made_once(f"image-{hashlib.sha256(made_of).hexdigest()[:12]}.tar", make)
+    docker_cli(engine, "load", "-i", str(tar))
+    build(engine, IMAGE)
     return IMAGE
 
 

@@ -208,6 +208,7 @@ def test_hostile_values_reach_every_sink(value: object, file: Path, empty_databa
     asyncio.run(check())
 
 
+@pytest.mark.alone
 async def test_a_database_that_is_killed_and_comes_back(own_postgres: Postgres, file: Path) -> None:
     config = Database(url=SecretStr(own_postgres.url(own_postgres.create_database())))
     await upgrade(config)
@@ -240,6 +241,7 @@ async def _has(file: Path, count: int) -> bool:
     return len(lines(file)) >= count
 
 
+@pytest.mark.alone
 async def test_a_database_that_hangs(
     own_postgres: Postgres, file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -155,6 +155,7 @@ def cheap(users: LocalUsers, monkeypatch: pytest.MonkeyPatch) -> LocalUsers:
     return users
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("no_floor")
 async def test_as_much_work_for_an_unknown_user_with_local_users(cheap: LocalUsers) -> None:
     who = Authenticator(Auth(local=cheap), patient())
@@ -164,6 +165,7 @@ async def test_as_much_work_for_an_unknown_user_with_local_users(cheap: LocalUse
     assert 0.6 < keys_only / known < 1.6
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("no_floor")
 @pytest.mark.parametrize("mode", [{}, {"search_base": None, "bind_template": f"uid={{user}},{PEOPLE}"}])
 async def test_as_much_work_for_an_unknown_user_with_ldap(directory: Slapd, mode: dict[str, object]) -> None:
@@ -174,6 +176,7 @@ async def test_as_much_work_for_an_unknown_user_with_ldap(directory: Slapd, mode
     assert 0.6 < unknown / known < 1.6
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("no_floor")
 async def test_as_much_work_with_both(cheap: LocalUsers, directory: Slapd) -> None:
     who = Authenticator(Auth(local=cheap, ldap=ldap(directory)), patient())

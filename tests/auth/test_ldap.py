@@ -361,6 +361,7 @@ async def test_what_failed_is_asked_again(
     assert broken.connections == 2
 
 
+@pytest.mark.alone
 async def test_a_stopped_slapd_and_a_full_queue(servers_folder: Path) -> None:
     """It accepts, and never answers: the loop goes on, the queue has an end, and so has each wait."""
     folder = servers_folder / "slapd-stopped"

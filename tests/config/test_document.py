@@ -111,10 +111,10 @@ CHAIN = "a0: &a0 {x: y}\n" + "".join(f"a{n + 1}: &a{n + 1} {{x: *a{n}}}\n" for n
     "text", [BOMB, MERGE_BOMB, CHAIN, "auth: &a [*a]\n", "auth: &a\n  <<: *a\n", "auth: &a {ldap: *a}\n"]
 )
 def test_aliases_that_multiply_or_contain_themselves_are_bounded(problems: Problems, text: str) -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     (said,) = problems(text)
     assert "found aliases (*name) that multiply without end; write the values out" in said
-    assert time.monotonic() - started < 10
+    assert time.thread_time() - started < 10
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)

@@ -109,6 +109,7 @@ async def programs(engine: DockerEngine) -> AsyncIterator[Programs]:
 
 @pytest.fixture
 def busybox(engine: DockerEngine) -> Iterator[DockerContainer]:
+    """Named before `programs`, it goes after them: to remove one whose output nobody takes lasts 20 s."""
     started = engine.run(BUSYBOX)
     yield started
     started.remove(force=True)  # and what still runs in it, at full speed maybe

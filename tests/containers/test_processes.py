@@ -79,7 +79,7 @@ def end(reaper: Reaper, program: Exec) -> None:
     ],
 )
 async def test_nothing_is_left(
-    programs: Programs, container: DockerContainer, reaper: Reaper, command: str, terminal: Terminal | None
+    container: DockerContainer, programs: Programs, reaper: Reaper, command: str, terminal: Terminal | None
 ) -> None:
     program = await started(programs, container, command, terminal=terminal)
     bystander = await started(programs, container, READY + "exec cat")
@@ -121,7 +121,7 @@ async def test_nothing_is_left_of_sudo(
 
 
 async def test_without_grep_and_fractions_of_seconds(
-    programs: Programs, busybox: DockerContainer, reaper: Reaper
+    busybox: DockerContainer, programs: Programs, reaper: Reaper
 ) -> None:
     await programs.run(busybox, "rm /bin/grep")
     program = await started(programs, busybox, "setsid env -i sleep 1001 & " + READY + "trap '' HUP; sleep 1002; :")
@@ -133,7 +133,7 @@ async def test_without_grep_and_fractions_of_seconds(
     await counted(other, 2)
 
 
-async def test_twenty_at_once(programs: Programs, container: DockerContainer, reaper: Reaper) -> None:
+async def test_twenty_at_once(container: DockerContainer, programs: Programs, reaper: Reaper) -> None:
     command = "trap '' HUP; setsid sleep 1001 & " + READY + "sleep 1002"
     several = await asyncio.gather(*(started(programs, container, command) for _ in range(20)))
     for program in several:
@@ -144,7 +144,7 @@ async def test_twenty_at_once(programs: Programs, container: DockerContainer, re
 
 
 async def test_a_client_that_leaves_during_the_start(
-    programs: Programs, busybox: DockerContainer, reaper: Reaper
+    busybox: DockerContainer, programs: Programs, reaper: Reaper
 ) -> None:
     for _ in range(5):
         program = await programs.start(busybox, "sleep 1001")
@@ -156,7 +156,7 @@ async def test_a_client_that_leaves_during_the_start(
 
 
 async def test_an_exec_that_is_yet_to_begin_is_waited_for(
-    programs: Programs, busybox: DockerContainer, reaper: Reaper
+    busybox: DockerContainer, programs: Programs, reaper: Reaper
 ) -> None:
     asked = 0
 
@@ -170,7 +170,7 @@ async def test_an_exec_that_is_yet_to_begin_is_waited_for(
     assert asked == 3
 
 
-async def test_a_paused_container_is_waited_for(programs: Programs, busybox: DockerContainer, reaper: Reaper) -> None:
+async def test_a_paused_container_is_waited_for(busybox: DockerContainer, programs: Programs, reaper: Reaper) -> None:
     before = await started(programs, busybox, READY + "sleep 1001")
     busybox.pause()
     end(reaper, before)
@@ -209,7 +209,7 @@ async def test_a_container_that_is_gone_needs_nothing(programs: Programs, engine
 
 
 async def test_an_engine_that_does_not_answer_is_waited_for(
-    programs: Programs, engine: DockerEngine, busybox: DockerContainer, reaper: Reaper, tmp_path: Path
+    engine: DockerEngine, busybox: DockerContainer, programs: Programs, reaper: Reaper, tmp_path: Path
 ) -> None:
     program = await started(programs, busybox, READY + "sleep 1001")
     link = tmp_path / "s"
@@ -224,7 +224,7 @@ async def test_an_engine_that_does_not_answer_is_waited_for(
 
 
 async def test_what_is_left_after_a_crash_is_found_by_the_session_id(
-    programs: Programs, container: DockerContainer, reaper: Reaper
+    container: DockerContainer, programs: Programs, reaper: Reaper
 ) -> None:
     lost = await started(programs, container, "setsid sleep 1001 & " + READY + "sleep 1002")
     kept = await started(programs, container, "setsid sleep 1003 >/dev/null 2>&1 & " + READY + "exit 0")
@@ -235,7 +235,7 @@ async def test_what_is_left_after_a_crash_is_found_by_the_session_id(
     await counted(kept, 1)
 
 
-async def test_what_was_left_behind_on_purpose_is_counted(programs: Programs, container: DockerContainer) -> None:
+async def test_what_was_left_behind_on_purpose_is_counted(container: DockerContainer, programs: Programs) -> None:
     command = "sleep 1001 >/dev/null 2>&1 & setsid env -i sleep 1002 >/dev/null 2>&1 & " + READY + "exit 0"
     program = await started(programs, container, command)
     await read_all(program)
@@ -247,7 +247,7 @@ async def test_what_was_left_behind_on_purpose_is_counted(programs: Programs, co
 
 
 async def test_close_gives_up_after_its_grace(
-    programs: Programs, busybox: DockerContainer, caplog: pytest.LogCaptureFixture
+    busybox: DockerContainer, programs: Programs, caplog: pytest.LogCaptureFixture
 ) -> None:
     program = await started(programs, busybox, READY + "sleep 1001")
     busybox.pause()
@@ -283,7 +283,7 @@ async def test_the_scripts_of_others_are_not_run_as_root(
     assert (await programs.run(container, "cat /tmp/ran"))[0] == 1
 
 
-async def test_a_container_without_a_shell_is_an_error(programs: Programs, busybox: DockerContainer) -> None:
+async def test_a_container_without_a_shell_is_an_error(busybox: DockerContainer, programs: Programs) -> None:
     program = await started(programs, busybox, READY + "exec sleep 1001")
     await programs.run(busybox, "rm /bin/sh")
     with pytest.raises(Refusal):

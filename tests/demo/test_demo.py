@@ -195,6 +195,7 @@ def test_a_stranger_enters_is_recorded_and_ctrl_c_leaves_nothing(demo: Demo) -> 
     assert {file.name for file in (demo.tree / "keys").iterdir()} >= {"ssh_host_ed25519_key", "demo-passwords.yaml"}
 
 
+@pytest.mark.alone
 def test_a_second_start_is_quick_and_has_the_same_passwords(demo: Demo) -> None:
     process, first = demo.up()
     seconds: list[float] = []

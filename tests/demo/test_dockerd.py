@@ -49,6 +49,7 @@ def start_container(own: Dockerd) -> int:
     return int(container.attrs["State"]["Pid"])
 
 
+@pytest.mark.alone  # another engine on the machine has the same folders
 def test_starts_and_stops_with_a_container_running(own: Dockerd) -> None:
     before = [path.exists() for path in LEFTOVERS]
     own.start(os.getegid())

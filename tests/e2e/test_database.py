@@ -240,6 +240,7 @@ def echo_times(terminal: Terminal, count: int = 20) -> list[float]:
     return times
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
 def test_the_database_is_away_in_mid_session(on_postgres: Bastion, postgres: Postgres, how: str, start: Start) -> None:
     bastion = on_postgres

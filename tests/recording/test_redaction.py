@@ -229,10 +229,10 @@ def test_a_flood_of_output_is_not_looked_through() -> None:
         redactor = Redactor()
         redactor.input(0, before)
         redactor.output(0, "\x1b[2J" + flood)
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(1000):
             redactor.output(0, flood)
-        assert time.perf_counter() - began < 0.1, before  # 66 MB
+        assert time.thread_time() - began < 0.1, before  # 66 MB
 
 
 def test_escape_sequences_without_end_stop_the_search() -> None:
@@ -337,11 +337,11 @@ def test_ten_microseconds_a_key() -> None:
     redactor = Redactor()
     best = 1.0
     for _ in range(20):
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(100):
             redactor.input(0, "x")
             redactor.output(0, "x")
         redactor.input(0, "\r")
         redactor.output(0, "\r\n$ ")
-        best = min(best, (time.perf_counter() - began) / 101)
+        best = min(best, (time.thread_time() - began) / 101)
     assert best < 40e-6  # 10 µs on an idle machine; the rest is for a busy one

@@ -85,7 +85,7 @@ class Bastion:
 
     def events(self, name: str | None = None, **fields: object) -> list[dict[str, Any]]:
         """What the audit log's file holds, oldest first, of that name and with these fields."""
-        lines = (self.folder / "audit.jsonl").read_text().splitlines()
+        *lines, _ = (self.folder / "audit.jsonl").read_text().split("\n")  # the last may be half a line, as yet
         events = [json.loads(line) for line in lines]
         return [e for e in events if name in (None, e["event"]) and all(e.get(k) == v for k, v in fields.items())]
 

@@ -13,9 +13,9 @@ import docker
 from docker.models.containers import Container
 
 from demo.images import busybox_tar, import_tree
+from tests.servers.cache import made_once
 from tests.servers.process import accepts_unix, running, wait_until
 
-CACHE = Path(os.environ.get("BASTION_TEST_CACHE", Path(__file__).parents[2] / ".cache"))
 BUSYBOX = "bastion-test/busybox:1"  # busybox only: sh, no bash
 NO_SHELL = "bastion-test/noshell:1"  # /bin/sleep and nothing else
 DEBIAN = "bastion-test/debian:1"  # bash, vim, procps, sudo
@@ -24,39 +24,19 @@ _numbers = itertools.count(1)
 
 def debian_tar() -> Path:
     """A Debian tree with bash, vim, procps and sudo, made by debootstrap once (half a minute) and cached."""
-    tar = CACHE / "debian-1.tar"
-    if not tar.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            tree = Path(folder, "tree")
-            subprocess.run(
-                [
-                    "debootstrap",
-                    "--variant=minbase",
-                    "--include=vim-tiny,procps,sudo,less",
-                    "bookworm",
-                    str(tree),
-                ],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
-            (tree / "etc/sudoers.d/anyone").write_text("ALL ALL=(ALL) NOPASSWD: ALL\n")
-            unfinished = Path(folder, "tar")
-            subprocess.run(
-                [
-                    "tar",
-                    "-C",
-                    str(tree),
-                    "--exclude=./var/cache/apt/*",
-                    "--exclude=./dev/*",
-                    "-cf",
-                    str(unfinished),
-                    ".",
-                ],
-                check=True,
-            )
-            unfinished.rename(tar)
-    return tar
+    return made_once("debian-2.tar", _make_debian_tar)
+
+
+def _make_debian_tar(tar: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=tar.parent) as folder:
+        tree = Path(folder, "tree")
+        packages = "--include=vim-tiny,procps,sudo,less"
+        command = ["debootstrap", "--variant=minbase", packages, "bookworm", str(tree)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        (tree / "etc/sudoers.d/anyone").write_text("ALL ALL=(ALL) NOPASSWD: ALL\n")
+        unused = ("dev", "var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man")
+        left_out = [f"--exclude=./{folder}/*" for folder in unused]
+        subprocess.run(["tar", "-C", str(tree), *left_out, "-cf", str(tar), "."], check=True)
 
 
 @dataclass
