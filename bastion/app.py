@@ -10,11 +10,13 @@ from collections.abc import Mapping
 import uvloop
 
 from bastion.audit.database import create_engine, upgrade
+from bastion.audit.enrolments import Enrolments
 from bastion.audit.events import Event
 from bastion.audit.log import AuditLog
 from bastion.audit.sessions import SessionRows
 from bastion.auth.authenticator import Authenticator
 from bastion.auth.throttle import Throttle
+from bastion.auth.totp import Totp
 from bastion.config import Config
 from bastion.containers.directory import Directory
 from bastion.containers.engine import Engine
@@ -61,7 +63,8 @@ async def _serve(config: Config) -> None:
         log = await parts.enter_async_context(AuditLog(config.audit, config.bastion_id, database))
         rows = await parts.enter_async_context(SessionRows(database, config.bastion_id))
         throttle = Throttle(config.ssh.penalties)
-        authenticator = Authenticator(config.auth, throttle)
+        totp = Totp(config.auth.totp, Enrolments(database)) if config.auth.totp is not None else None
+        authenticator = Authenticator(config.auth, throttle, totp)
         parts.push_async_callback(authenticator.close)
         recordings = RecordingStore(config.recording)
         parts.push_async_callback(recordings.close)

@@ -28,6 +28,9 @@ class Reason(StrEnum):
     TOKEN_EXPIRED = "token_expired"  # noqa: S105
     TOKEN_REFUSED = "token_refused"  # noqa: S105
     TOKEN_NOT_YET_VALID = "token_not_yet_valid"  # noqa: S105
+    WRONG_CODE = "wrong_code"
+    CODE_REPLAYED = "code_replayed"
+    SECOND_FACTOR_NEEDED = "second_factor_needed"
     TOO_MANY_TRIES = "too_many_tries"
     LOGIN_TIMEOUT = "login_timeout"
     THROTTLED = "throttled"

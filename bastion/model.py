@@ -21,6 +21,7 @@ class Identity:
     groups: frozenset[str] = frozenset()
     claims: Mapping[str, object] = field(default_factory=dict)
     expires: datetime | None = None  # with its timezone: when the credential ends, where it does
+    second_factor: str | None = None  # which one was given: "totp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Decision:
 
     allowed: bool
     rule: str
+    lacks_second_factor: bool = False  # else it would be allowed
 
 
 class Stream(StrEnum):

@@ -18,7 +18,7 @@ import pytest
 from bastion.recording.asciicast import decode_event, decode_header
 from tests.e2e.terminal import on_terminal
 from tests.pages import README, RECORDING, ROOT, Block, blocks
-from tests.servers.bastion import Bastion, serving
+from tests.servers.bastion import BASTION, Bastion, serving
 from tests.servers.engine import DEBIAN, docker_engine
 from tests.servers.postgres import Postgres, postgres_server
 from tests.servers.process import wait_until
@@ -143,6 +143,16 @@ def install(tmp_path: Path) -> Place:
     return place
 
 
+@pytest.fixture
+def second_factor(tmp_path: Path) -> Place:
+    """The README's own fragment."""
+    fragment, _ = (block.text for block in blocks(README, "yaml") if block.heading == "A second factor")
+    (tmp_path / "config.yaml").write_text(fragment)
+    place = Place(tmp_path, {"BASTION_CONFIG": "config.yaml"})
+    subprocess.run([*BASTION, "keys", "init", "-c", str(tmp_path / "config.yaml")], check=True, capture_output=True)
+    return place
+
+
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     with postgres_server() as server:
@@ -192,6 +202,7 @@ def security(bastion: Bastion) -> Place:
 PLACES = {
     "For users": "users",
     "Install": "install",
+    "A second factor": "second_factor",
     "PostgreSQL": "database",
     "For the security team": "security",
     "Replay": "security",

@@ -10,6 +10,15 @@ MAX_OWNERS_LABEL = 4096  # characters; a label may have megabytes, and each logi
 
 
 def decide(identity: Identity, container: Container, access: Access) -> Decision:
+    """May they, and have they given a second factor where a rule wants one of everybody who enters?"""
+    decision = _decide(identity, container, access)
+    wanted = any(rule.second_factor and _covers(rule, container) for rule in access.rules)
+    if decision.allowed and wanted and identity.second_factor is None:
+        return Decision(False, f"{decision.rule} (without a second factor)", lacks_second_factor=True)
+    return decision
+
+
+def _decide(identity: Identity, container: Container, access: Access) -> Decision:
     """The first that allows: the owners label, the app's group, a rule of the configuration. Else no.
 
     Users and groups are compared exactly, case and all; only a rule's `apps` and `clusters` are patterns.

@@ -35,6 +35,7 @@ class Event(StrEnum):
     SOURCE_PENALISED = "source.penalised", {"source_ip", "network", "offence", "seconds"}
     USER_LOGIN = "user.login", CONNECTION | {"user", "method"}
     USER_LOGIN_FAILED = "user.login_failed", CONNECTION | {"user", "method", "reason"}
+    USER_SECOND_FACTOR = "user.second_factor", {"user", "change", "by"}
     ACCESS_DENIED = "access.denied", CONNECTION | {"user", "reason"}
     SESSION_START = "session.start", SESSION | {"terminal", "command", "rule", "recording"}
     SESSION_RESIZE = "session.resize", SESSION | {"columns", "rows"}

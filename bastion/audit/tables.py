@@ -13,6 +13,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -111,4 +112,22 @@ events = Table(
     Index("events_time", "time"),
     Index("events_session_id", "session_id"),
     Index("events_user_time", "user", "time"),
+)
+
+enrolments = Table(
+    "enrolments",
+    metadata,
+    Column("position", BigInteger().with_variant(Integer, "sqlite"), Identity(always=True), primary_key=True),
+    Column("user", SafeText, nullable=False),
+    Column("secret", LargeBinary),  # encrypted; null: taken away
+    Column("created_at", Utc, nullable=False),
+    Index("enrolments_user", "user", "position"),
+)
+
+used_codes = Table(
+    "used_codes",
+    metadata,
+    Column("enrolment", ForeignKey("enrolments.position"), primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),  # of RFC 6238
+    Column("used_at", Utc, nullable=False),
 )

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from bastion.auth.conversation import AskForPassword, Challenge, Conversation
+from bastion.auth.conversation import Ask, Challenge, Conversation, Prompt
 from bastion.auth.ldap import Ldap
 from bastion.auth.local import Local
 from bastion.auth.method import Method
@@ -13,6 +13,7 @@ from bastion.auth.passwords import EmptyPasswordError, prepared
 from bastion.auth.refusals import refused
 from bastion.auth.throttle import Throttle
 from bastion.auth.tokens import OPENSSH_READS, Token, token_in
+from bastion.auth.totp import Totp
 from bastion.auth.user_name import why_malformed
 from bastion.config import Auth
 from bastion.errors import Reason, Refusal, Unavailable
@@ -29,7 +30,7 @@ class Authenticator:
     An outage ends the search: whether that method would have known the user can not be told, so no other may decide.
     """
 
-    def __init__(self, config: Auth, throttle: Throttle) -> None:
+    def __init__(self, config: Auth, throttle: Throttle, totp: Totp | None = None) -> None:
         """Raises ConfigError."""
         self._throttle = throttle
         self._methods: list[Method] = []
@@ -39,6 +40,7 @@ class Authenticator:
             self._methods.append(Ldap(config.ldap))
         if config.oidc is not None:
             self._methods.append(Oidc(config.oidc))
+        self._totp = totp
 
     async def password(self, user: str, password: str, source_ip: str) -> Identity:
         """Who signs in with `password`, or with a token in its place.
@@ -65,11 +67,37 @@ class Authenticator:
     @property
     def converses(self) -> bool:
         """Is there more to ask than a password? Where there is not, keyboard-interactive is not offered."""
-        return any(method.converses for method in self._methods)
+        return self._totp is not None or any(method.converses for method in self._methods)
 
     def converse(self, user: str, source_ip: str) -> Conversation:
         """Ask by keyboard-interactive: what the first method that has something to ask asks, else for the password."""
-        return _Conversation(self, user, source_ip)
+        return _Conversation(self, user, lambda: self._conversation(user, source_ip))
+
+    async def wants_second_factor(self, identity: Identity, rules_want: Callable[[], bool]) -> bool:
+        """Is the password, key... of `identity` not enough? `rules_want`: does a rule of ownership say so?
+
+        Raises Unavailable, and Refusal where they can give no second factor and may not do without.
+        """
+        if self._totp is None or identity.second_factor is not None:
+            return False
+        return await self._totp.is_needed(identity, rules_want)
+
+    def second_factor(self, identity: Identity, source_ip: str, said: str = "") -> Conversation:
+        """Ask for it; `said` is what the user is to read about the try before."""
+        assert self._totp is not None
+        totp, throttle = self._totp, self._throttle
+        whose = f"{identity.user} (code)"  # no user's name: guesses at a password do not hold up codes
+
+        async def check(code: str) -> Identity:
+            async with throttle.turn(whose, source_ip):
+                complete = await totp.check(identity, code)
+            throttle.passed(whose, source_ip)
+            return complete
+
+        async def ask() -> Conversation:
+            return Ask(Prompt("Verification code: "), check, said)
+
+        return _Conversation(self, identity.user, ask)
 
     async def close(self) -> None:
         """Return when the methods' threads are done; sign-ins that come now are Unavailable."""
@@ -127,7 +155,7 @@ class Authenticator:
             conversation = await method.conversation(user, source_ip)
             if conversation is not None:
                 return conversation
-        return AskForPassword(lambda password: self._password(user, password, source_ip))
+        return Ask(Prompt("Password: "), lambda password: self._password(user, password, source_ip))
 
     async def _wait_as_long(self, idle: Sequence[Method], *, known: bool) -> None:
         """Wrong password or unknown, with this method or that: all methods have worked on it in the end."""
@@ -142,17 +170,17 @@ class Authenticator:
 class _Conversation:
     """Around every conversation: the name is looked at first, the identity last, and a no takes its time."""
 
-    def __init__(self, authenticator: Authenticator, user: str, source_ip: str) -> None:
+    def __init__(self, authenticator: Authenticator, user: str, find: Callable[[], Awaitable[Conversation]]) -> None:
         self._authenticator = authenticator
         self._user = user
-        self._source_ip = source_ip
+        self._find = find
         self._prompts = 0
         self._inner: Conversation | None = None
 
     async def start(self) -> Challenge | Identity:
         async with _no_sooner_than(PASSWORD_FAILURE):
             _check_user_name(self._user)
-            self._inner = await self._authenticator._conversation(self._user, self._source_ip)
+            self._inner = await self._find()
             return await self._checked(await self._inner.start())
 
     async def answer(self, responses: Sequence[str]) -> Challenge | Identity:

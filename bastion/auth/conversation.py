@@ -39,14 +39,15 @@ class Conversation(Protocol):
         """Called once, always: at the end, or when the client leaves or has run out of time: `answer` is cancelled."""
 
 
-class AskForPassword:
-    """What PAM would ask."""
+class Ask:
+    """One question, as PAM would ask for a password; `instruction` is shown above it."""
 
-    def __init__(self, check: Callable[[str], Awaitable[Identity]]) -> None:
+    def __init__(self, prompt: Prompt, check: Callable[[str], Awaitable[Identity]], instruction: str = "") -> None:
+        self._challenge = Challenge(instruction=instruction, prompts=(prompt,))
         self._check = check
 
     async def start(self) -> Challenge | Identity:
-        return Challenge(prompts=(Prompt("Password: "),))
+        return self._challenge
 
     async def answer(self, responses: Sequence[str]) -> Challenge | Identity:
         return await self._check(responses[0])

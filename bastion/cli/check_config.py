@@ -7,10 +7,17 @@ from pathlib import Path
 import typer
 from sqlalchemy.engine import make_url
 
+from bastion.auth.totp import load_key as load_totp_key
 from bastion.cli.options import CONFIG_FILE, ConfigFile
 from bastion.config import Config, load_config
 from bastion.errors import ConfigError, printable
 from bastion.ssh import host_keys
+
+_ASKED = {
+    "enrolled": "who is enrolled",
+    "everyone": "everyone",
+    "by_rule": "who goes where a rule of access wants it",
+}
 
 
 def check_config(config: ConfigFile = CONFIG_FILE) -> None:
@@ -22,6 +29,8 @@ def check_config(config: ConfigFile = CONFIG_FILE) -> None:
     problems = _not_writable(loaded)
     try:
         keys = host_keys.load(loaded.ssh.host_keys)
+        if loaded.auth.totp is not None:
+            load_totp_key(loaded.auth.totp.key)
     except ConfigError as error:
         raise ConfigError(error.problems + problems) from None
     if problems:
@@ -29,6 +38,8 @@ def check_config(config: ConfigFile = CONFIG_FILE) -> None:
     rows = [("listen", address) for address in loaded.ssh.listen]
     rows += [("host key", f"{key.get_algorithm()} {key.get_fingerprint()}") for key in keys]
     rows += _methods(loaded)
+    if loaded.auth.totp is not None:
+        rows.append(("then", f"a one-time code, from {_ASKED[loaded.auth.totp.ask]}"))
     for engine in loaded.engines:
         cluster = f", cluster {engine.cluster}" if engine.cluster else ""
         rows.append(("engine", f"{engine.name}{cluster}: {engine.url}{' with TLS' if engine.tls else ''}"))

@@ -1,20 +1,27 @@
-"""bastion users: the users in the local file."""
+"""bastion users: the users in the local file, and anybody's second factor."""
 
+import asyncio
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
+import segno
 import typer
 
-from bastion.auth import publickey
+from bastion.audit.database import create_engine, upgrade
+from bastion.audit.enrolments import Enrolments
+from bastion.audit.events import Event
+from bastion.auth import publickey, totp
 from bastion.auth.passwords import prepared
 from bastion.auth.users_file import HASHER, User, UsersFile, changing_users, check_group_name, check_user_name
 from bastion.cli.options import CONFIG_FILE, ConfigFile
-from bastion.config import load_config
-from bastion.errors import BastionError, printable
+from bastion.cli.viewer import person
+from bastion.config import Config, load_config
+from bastion.control.client import tell
+from bastion.errors import BastionError, Unavailable, printable
 
-app = typer.Typer(no_args_is_help=True, help="The users in the local file: add, passwd, list.")
+app = typer.Typer(no_args_is_help=True, help="The users in the local file: add, passwd, list; enrol-totp is for all.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name, as in ssh NAME+web.worker.1@bastion.")]
 PasswordStdin = Annotated[
@@ -70,6 +77,46 @@ def list_users(config: ConfigFile = CONFIG_FILE) -> None:
         ways += [f"{len(user.authorized_keys)} key{'s' * (len(user.authorized_keys) > 1)}"] * bool(user.authorized_keys)
         state = "disabled" if user.disabled else ", ".join(ways) or "no way to sign in"
         typer.echo(f"{name:<{width}}  {state:<18}  {', '.join(user.groups)}".rstrip())
+
+
+@app.command()
+def enrol_totp(
+    name: Name,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the second factor away instead.")] = False,
+    config: ConfigFile = CONFIG_FILE,
+) -> None:
+    """Give a user, local or not, a new secret for one-time codes; the one before counts no longer.
+
+    Prints it as an otpauth URI and as a QR code, for the user's app and nobody else's eyes. It is shown only once.
+    """
+    loaded = load_config(config)
+    if loaded.auth.totp is None:
+        raise BastionError(f"{printable(str(config))} has no section auth.totp, so nobody is asked for a code")
+    try:
+        check_user_name(name)
+    except ValueError as error:
+        raise BastionError(str(error)) from None
+    key, secret = totp.load_key(loaded.auth.totp.key), totp.new_secret()
+    asyncio.run(_enrol(loaded, name, None if remove else totp.encrypted(key, name, secret)))
+    if remove:
+        typer.echo(f"{name} has no second factor any more")
+        return
+    uri = totp.otpauth_uri(secret, name, loaded.auth.totp.issuer)
+    typer.echo(uri)
+    segno.make(uri, error="m").terminal(compact=True)
+
+
+async def _enrol(config: Config, name: str, secret: bytes | None) -> None:
+    await upgrade(config.database)
+    change = "removed" if secret is None else "enrolled"
+    await tell(config, Event.USER_SECOND_FACTOR, user=name, change=change, by=person())
+    database = create_engine(config.database)
+    try:
+        await Enrolments(database).enrol(name, secret)
+    except Unavailable as error:
+        raise BastionError(error.log_text) from None
+    finally:
+        await database.dispose()
 
 
 def _users_file(config: Path) -> Path:

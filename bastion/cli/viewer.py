@@ -23,6 +23,11 @@ class Viewer:
     apps: frozenset[str] | None
 
 
+def person() -> str:
+    """Who is at the command line, behind sudo the one who called it: for the log, not for what they may do."""
+    return os.environ.get("SUDO_USER", _name(os.geteuid()))
+
+
 async def viewer(config: Config) -> Viewer:
     """The person at the command line. BastionError where they may see nothing.
 

@@ -11,6 +11,7 @@ from bastion.config.recording import Recording
 from bastion.config.section import Seconds, Section
 from bastion.config.sections import Config
 from bastion.config.ssh import MaxStartups, Network, Penalties, Ssh, host_and_port
+from bastion.config.totp import Totp
 from bastion.config.url import why_not_url
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Seconds",
     "Section",
     "Ssh",
+    "Totp",
     "host_and_port",
     "load_config",
     "why_not_url",

@@ -8,12 +8,16 @@ from bastion.config.section import Section
 
 
 class AccessRule(Section):
-    """Allows `users` and members of `groups` the containers whose app matches one of `apps` (shell patterns)."""
+    """Allows `users` and members of `groups` the containers whose app matches one of `apps` (shell patterns).
+
+    With `second_factor` nobody enters these containers without one, whatever else lets them in.
+    """
 
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     apps: tuple[str, ...] = Field(min_length=1)
     clusters: tuple[str, ...] = Field(("*",), min_length=1)
+    second_factor: bool = False
 
     @model_validator(mode="after")
     def _for_somebody(self) -> Self:

@@ -8,6 +8,7 @@ from pydantic import model_validator
 from bastion.config.ldap import Ldap
 from bastion.config.oidc import Oidc
 from bastion.config.section import Section
+from bastion.config.totp import Totp
 
 
 class LocalUsers(Section):
@@ -22,6 +23,7 @@ class Auth(Section):
     local: LocalUsers | None = None
     ldap: Ldap | None = None
     oidc: Oidc | None = None
+    totp: Totp | None = None
 
     @model_validator(mode="after")
     def _some_way_in(self) -> Self:

@@ -2,8 +2,9 @@
 
 import socket
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bastion.config.access import Access
 from bastion.config.audit import Audit, Database
@@ -26,6 +27,12 @@ class Config(Section):
     recording: Recording = Recording()
     database: Database = Database()
     audit: Audit = Audit()
+
+    @model_validator(mode="after")
+    def _second_factors_can_be_given(self) -> Self:
+        if self.auth.totp is None and any(rule.second_factor for rule in self.access.rules):
+            raise ValueError("access.rules: second_factor with a section auth.totp is right; else nobody can give one")
+        return self
 
     @field_validator("engines")
     @classmethod

@@ -17,7 +17,7 @@ from bastion.session.sessions import Sessions
 
 REQUEST_LIMIT = 10.0  # seconds that a request may take to come, and its answer to go
 TOLD = {
-    event.value: event for event in (Event.RECORDING_VIEWED, Event.AUDIT_SEARCHED)
+    event.value: event for event in (Event.RECORDING_VIEWED, Event.AUDIT_SEARCHED, Event.USER_SECOND_FACTOR)
 }  # what the command line may put into the log
 _logger = logging.getLogger(__name__)
 

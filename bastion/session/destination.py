@@ -24,8 +24,20 @@ def owned_apps(identity: Identity, containers: Iterable[Container], access: conf
     return {container.address.app for container in containers} - others
 
 
-def none_fits(identity: Identity, address: Address | None, candidates: Sequence[Container]) -> Refusal:
+def lack_second_factor(identity: Identity, candidates: Iterable[Container], access: config.Access) -> list[Container]:
+    """Those of `candidates` that this identity might enter, had a second factor been given."""
+    return [container for container in candidates if decide(identity, container, access).lacks_second_factor]
+
+
+def none_fits(
+    identity: Identity, address: Address | None, candidates: Sequence[Container], access: config.Access
+) -> Refusal:
     """The user reads the same words for a container that does not exist and one that they do not own."""
+    if lacking := lack_second_factor(identity, candidates, access):
+        what = f"The container {lacking[0].address}" if len(lacking) == 1 else f"Each of the {len(lacking)} containers"
+        text = f"{what} can be entered only by who has signed in with a second factor (a code): sign in anew."
+        log_text = f"{identity.user} has given no second factor for {lacking[0].address}"
+        return Refusal(Reason.SECOND_FACTOR_NEEDED, text, log_text)
     if address is None:
         text = "There is no container here that you may enter."
     else:

@@ -144,7 +144,7 @@ class Session:
         candidates = directory.all() if request.address is None else directory.find(request.address)
         fitting = owned(request.identity, candidates, self._rooms.access)
         if not fitting:
-            raise none_fits(request.identity, request.address, candidates)
+            raise none_fits(request.identity, request.address, candidates, self._rooms.access)
         ready = running(fitting, request.address)
         if len(ready) == 1 and request.address is not None:
             return ready[0]
@@ -160,7 +160,7 @@ class Session:
         candidates = [container for container in directory.all() if container.id == chosen.id]
         fitting = owned(request.identity, candidates, self._rooms.access)
         if not fitting:
-            raise none_fits(request.identity, chosen.address, candidates)
+            raise none_fits(request.identity, chosen.address, candidates, self._rooms.access)
         return running(fitting, chosen.address)[0]
 
     async def _record(self, container: Container, decision: Decision) -> Recorder:

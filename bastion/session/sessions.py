@@ -3,8 +3,10 @@
 import asyncio
 
 from bastion.audit.log import BoundLog
-from bastion.errors import BastionError, Reason, printable
+from bastion.errors import BastionError, Reason, Refusal, printable
+from bastion.model import Address, Identity
 from bastion.session.client import Client, Request
+from bastion.session.destination import lack_second_factor
 from bastion.session.outcome import Outcome, Status
 from bastion.session.rooms import Rooms
 from bastion.session.session import Session
@@ -37,6 +39,15 @@ class Sessions:
                 await asyncio.wait({task}, timeout=KILL_LIMIT)
                 return
         raise BastionError(f"session {printable(session_id)} does not run on this bastion")
+
+    def want_second_factor(self, identity: Identity, address: Address | None) -> bool:
+        """Is there a container that they may enter by this address, with a second factor only? Yes, if in doubt."""
+        directory = self._rooms.directory
+        try:
+            candidates = directory.all() if address is None else directory.find(address)
+        except Refusal:
+            return True
+        return bool(lack_second_factor(identity, candidates, self._rooms.access))
 
     async def close(self, grace: float) -> None:
         """End them all with a sentence; after `grace` seconds without waiting for their last words."""

@@ -18,7 +18,7 @@ from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Identity, Terminal
 from bastion.session.client import Request
 from bastion.session.session import Session
-from bastion.ssh import environment, tuning
+from bastion.ssh import environment, signing_in, tuning
 from bastion.ssh.channel import Channel, ServerChannel
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ class Connection(asyncssh.SSHServer):
         self._key_queries = 0
         self._conversation: Conversation | None = None
         self._asked = False  # is the client to answer?
+        self._offered: Identity | None = None  # whose key it says it has
+        self._first_factor: Identity | None = None  # who has yet to give a second one
+        self._partial = False  # is the next failure one in name only (RFC 4252 section 5.1)?
+        self._said = ""  # what was wrong with the last code
         self._identity: Identity | None = None
         self._authenticated = False
         self._excused = False  # it was not the client's fault
@@ -77,6 +81,7 @@ class Connection(asyncssh.SSHServer):
             tuning.prefer_gcm(conn)
         tuning.announce_less(conn)
         tuning.send_no_ignore(conn)
+        signing_in.ask_the_door(conn, self)
         self._listener.own(self._open())
 
     def _limit_before_login(self, conn: asyncssh.SSHServerConnection) -> None:
@@ -158,10 +163,10 @@ class Connection(asyncssh.SSHServer):
             self._conn._next_service = b"ssh-userauth"
 
     def public_key_auth_supported(self) -> bool:
-        return True
+        return self._first_factor is None
 
     def password_auth_supported(self) -> bool:
-        return True
+        return self._first_factor is None
 
     def kbdint_auth_supported(self) -> bool:
         return self._listener.authenticator.converses
@@ -170,23 +175,24 @@ class Connection(asyncssh.SSHServer):
         self._end_conversation()
         await self._count_try()
         try:
-            self._identity = await self._listener.authenticator.password(self._user, password, self._source_ip)
+            identity = await self._listener.authenticator.password(self._user, password, self._source_ip)
         except Unavailable as refusal:
             await self._unavailable("password", refusal)
         except Refusal as refusal:
             await self._failed("password", refusal)
             return False
-        return True
+        return await self._admit(identity)
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Called for a query and again, with the key that was accepted, for the signature (RFC 4252 section 7)."""
         self._end_conversation()
+        self._offered = None
         self._key_queries += 1
         if self._key_queries > 2 * self._listener.section.max_auth_tries:
             await self._too_many_tries()
         blob, algorithm = key.public_data, key.algorithm.decode("ascii")
         try:
-            self._identity = await self._listener.authenticator.public_key(self._user, algorithm, blob, self._source_ip)
+            self._offered = await self._listener.authenticator.public_key(self._user, algorithm, blob, self._source_ip)
         except Unavailable as refusal:
             await self._unavailable("publickey", refusal)
         except Refusal as refusal:
@@ -198,7 +204,12 @@ class Connection(asyncssh.SSHServer):
     async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> KbdIntChallenge:
         self._end_conversation()
         await self._count_try()
-        self._conversation = self._listener.authenticator.converse(self._user, self._source_ip)
+        if self._first_factor is not None:
+            self._conversation = self._listener.authenticator.second_factor(
+                self._first_factor, self._source_ip, self._said
+            )
+        else:
+            self._conversation = self._listener.authenticator.converse(self._user, self._source_ip)
         return await self._converse(self._conversation.start())
 
     async def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> KbdIntChallenge:
@@ -217,13 +228,18 @@ class Connection(asyncssh.SSHServer):
         except Refusal as refusal:
             self._end_conversation()
             await self._failed(_KBDINT, refusal)
+            if refusal.reason in (Reason.WRONG_CODE, Reason.CODE_REPLAYED):  # they may know why
+                self._said = refusal.user_text
             return False
         if isinstance(answer, Challenge):
             self._asked = True
             return answer.name, answer.instruction, "", [(prompt.text, prompt.echo) for prompt in answer.prompts]
         self._end_conversation()
-        self._identity = answer
-        return True
+        if await self._admit(answer):
+            return True
+        self._partial = False  # it goes on at once
+        self._conversation = self._listener.authenticator.second_factor(answer, self._source_ip)
+        return await self._converse(self._conversation.start())
 
     def _end_conversation(self) -> None:
         """Also where the client has turned to another method in the middle of it."""
@@ -231,12 +247,47 @@ class Connection(asyncssh.SSHServer):
         if conversation is not None:
             self._listener.own(conversation.close())
 
+    async def signed(self) -> bool:
+        """The signature of the key that was offered is right (`signing_in.ask_the_door` calls this)."""
+        return self._offered is not None and await self._admit(self._offered)
+
+    async def _admit(self, identity: Identity) -> bool:
+        """The one door: who comes by whatever way passes here, and stops where a second factor is to be given."""
+        try:
+            if await self._listener.authenticator.wants_second_factor(identity, lambda: self._rules_want(identity)):
+                self._first_factor, self._partial = identity, True
+                return False
+        except Refusal as refusal:  # there is no other way for them to try
+            await self._unavailable(identity.method, refusal)
+        self._identity = identity
+        return True
+
+    def _rules_want(self, identity: Identity) -> bool:
+        """A second factor, for what is behind this address."""
+        try:
+            _, address = parse_user_name(self._user_name or "")
+        except Refusal:  # nothing is
+            return False
+        return self._listener.sessions.want_second_factor(identity, address)
+
+    def failing(self) -> bool:
+        """A failure is about to be sent: is it a "partial success" (RFC 4252 section 5.1)?"""
+        self._allow_service_request()
+        partial, self._partial = self._partial, False
+        return partial
+
     async def auth_completed(self) -> None:
-        assert self._identity is not None
+        if self._identity is None:  # asyncssh did not ask the door: it may have changed
+            raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, "The bastion failed.")
         self._authenticated = True
         self._listener.authenticated(self, self._identity.user, self._source_ip)
         try:
-            await self._log.emit(Event.USER_LOGIN, method=self._identity.method, groups=sorted(self._identity.groups))
+            await self._log.emit(
+                Event.USER_LOGIN,
+                method=self._identity.method,
+                groups=sorted(self._identity.groups),
+                second_factor=self._identity.second_factor,
+            )
         except Refusal as refusal:
             raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, refusal.user_text) from None
 
@@ -250,14 +301,13 @@ class Connection(asyncssh.SSHServer):
         await self._failed("any", refusal)
         raise asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, refusal.user_text)
 
-    async def _unavailable(self, method: str, refusal: Unavailable) -> NoReturn:
+    async def _unavailable(self, method: str, refusal: Refusal) -> NoReturn:
         """Not a wrong password: the client is not to ask for another one."""
         self._excused = True
         await self._failed(method, refusal)
         raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, refusal.user_text)
 
     async def _failed(self, method: str, refusal: Refusal) -> None:
-        self._allow_service_request()
         # asyncssh announces every user name but the empty one
         log = self._log if self._user_name is not None else self._log.bind(user="")
         try:

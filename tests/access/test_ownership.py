@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -134,3 +135,20 @@ def test_the_bastions_own_containers_are_never_entered() -> None:
     access = Access(group_template="app-{app}", rules=(AccessRule(users=("alice",), apps=("*",)),))
     own = container(owners="alice", protected=True)
     assert decide(who("alice", "app-web"), own, access) == Decision(False, "protected")
+
+
+def test_a_second_factor_is_wanted_of_everybody_who_enters_whatever_lets_them_in() -> None:
+    rule = AccessRule(users=("carol",), apps=("vault",), second_factor=True)
+    access = Access(group_template="app-{app}", rules=(rule, AccessRule(groups=("ops",), apps=("*",))))
+    for identity, allowed_by in (
+        (who("alice"), "label:alice"),
+        (who("bob", "app-vault"), "group:app-vault"),
+        (who("carol"), "rules[0]"),
+        (who("dave", "ops"), "rules[1]"),
+    ):
+        decision = decide(identity, container("vault", "alice"), access)
+        assert decision == Decision(False, f"{allowed_by} (without a second factor)", lacks_second_factor=True)
+        complete = replace(identity, second_factor="totp")
+        assert decide(complete, container("vault", "alice"), access) == Decision(True, allowed_by)
+    assert decide(who("dave", "ops"), container("web"), access) == Decision(True, "rules[1]")
+    assert decide(who("eve"), container("vault", "alice"), access) == NOBODY

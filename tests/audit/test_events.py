@@ -19,6 +19,7 @@ CATALOGUE = {
     "source.penalised": "network offence seconds source_ip",
     "user.login": "connection_id method source_ip source_port user",
     "user.login_failed": "connection_id method reason source_ip source_port user",
+    "user.second_factor": "by change user",
     "access.denied": "connection_id reason source_ip source_port user",
     "session.start": "address command connection_id container_id engine recording rule session_id source_ip"
     " terminal user",
