@@ -16,11 +16,12 @@ demo-down:  ## stop the demo and remove all that it made, also after a crash
 test: servers  ## install what the tests need and run them all; as root, for an engine of their own
 	$(BIN)/python -m tests
 
-check: $(VENV)/installed  ## ruff, mypy --strict and the import contracts
+check: $(VENV)/installed  ## ruff, mypy --strict, the import contracts, the names of the tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python -m tests.names
 
 bench: servers  ## speed and memory beside OpenSSH's sshd with ForceCommand docker exec
 	$(BIN)/python -m tests.bench

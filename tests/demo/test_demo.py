@@ -195,17 +195,24 @@ def test_a_stranger_enters_is_recorded_and_ctrl_c_leaves_nothing(demo: Demo) -> 
     assert {file.name for file in (demo.tree / "keys").iterdir()} >= {"ssh_host_ed25519_key", "demo-passwords.yaml"}
 
 
+def slowness() -> float:
+    """How many seconds a second of this machine's processors takes at the moment; 1 where nothing else runs."""
+    began, before = time.monotonic(), os.times()
+    subprocess.run([sys.executable, "-c", "import bastion.app"], cwd=ROOT, check=True)
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return max(1.0, (time.monotonic() - began) / used)
+
+
 @pytest.mark.alone
 def test_a_second_start_is_quick_and_has_the_same_passwords(demo: Demo) -> None:
     process, first = demo.up()
-    seconds: list[float] = []
-    while not seconds or (seconds[-1] >= 10 and len(seconds) < 3):  # other tests may keep the machine busy
-        os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=30)
-        began = time.monotonic()
-        process, second = demo.up()
-        seconds.append(time.monotonic() - began)
-    assert seconds[-1] < 10, second
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    factor, began = slowness(), time.monotonic()
+    process, second = demo.up()
+    seconds = time.monotonic() - began
+    assert seconds / ((factor + slowness()) / 2) < 10, second
     assert [line for line in first.splitlines() if "..." not in line] == [
         line for line in second.splitlines() if "..." not in line
     ]
