@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import uvloop
 
+from bastion.access.console import Console
 from bastion.audit.database import create_engine, upgrade
 from bastion.audit.enrolments import Enrolments
 from bastion.audit.events import Event
@@ -77,7 +78,11 @@ async def _serve(config: Config) -> None:
         reaper = Reaper()
         parts.push_async_callback(reaper.close, DRAIN_GRACE)
         await _close_lost(rows, log, reaper, engines, directory)
-        sessions = Sessions(Rooms(config.access, directory, engines, reaper, recordings, rows))
+        lain = config.access.lain
+        console = Console(lain, lain.console) if lain is not None and lain.console is not None else None
+        if console is not None:
+            parts.push_async_callback(console.close)
+        sessions = Sessions(Rooms(config.access, console, directory, engines, reaper, recordings, rows))
         await parts.enter_async_context(
             ControlServer(
                 config.state_folder, log, sessions, lambda who: owned_apps(who, directory.all(), config.access)

@@ -28,6 +28,8 @@ class Reason(StrEnum):
     TOKEN_EXPIRED = "token_expired"  # noqa: S105
     TOKEN_REFUSED = "token_refused"  # noqa: S105
     TOKEN_NOT_YET_VALID = "token_not_yet_valid"  # noqa: S105
+    DEVICE_DENIED = "device_denied"
+    DEVICE_CODE_EXPIRED = "device_code_expired"
     WRONG_CODE = "wrong_code"
     CODE_REPLAYED = "code_replayed"
     SECOND_FACTOR_NEEDED = "second_factor_needed"

@@ -22,6 +22,7 @@ class Identity:
     claims: Mapping[str, object] = field(default_factory=dict)
     expires: datetime | None = None  # with its timezone: when the credential ends, where it does
     second_factor: str | None = None  # which one was given: "totp"
+    token: str | None = field(default=None, repr=False, compare=False)  # for servers that are asked in their name
 
 
 @dataclass(frozen=True, slots=True)

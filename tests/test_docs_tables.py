@@ -138,7 +138,7 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_what_the_demo_prints_is_what_the_readme_says(capsys: pytest.CaptureFixture[str]) -> None:
-    (shown,) = blocks(README, "text")
+    shown = blocks(README, "text")[0]
     alice, bob = re.findall(r"password: (\S+)", shown.text)
     fingerprint = re.search(r"SHA256:\S+", shown.text)
     assert fingerprint is not None

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from bastion.auth.conversation import Ask, Challenge, Conversation, Prompt
+from bastion.auth.conversation import Ask, Challenge, Conversation, PasswordOr, Prompt
+from bastion.auth.lain import Lain
 from bastion.auth.ldap import Ldap
 from bastion.auth.local import Local
 from bastion.auth.method import Method
@@ -24,6 +25,20 @@ PASSWORD_FAILURE = 0.25
 KEY_FAILURE = 0.01
 
 
+def methods(config: Auth) -> list[Method]:
+    """Those that the configuration names, in the order in which they are asked. Raises ConfigError."""
+    made: list[Method] = []
+    if config.local is not None:
+        made.append(Local(config.local))
+    if config.ldap is not None:
+        made.append(Ldap(config.ldap))
+    if config.oidc is not None:
+        made.append(Oidc(config.oidc))
+    if config.lain is not None:
+        made.append(Lain(config.lain))
+    return made
+
+
 class Authenticator:
     """Asks each configured method in turn; the first that knows the user decides.
 
@@ -33,13 +48,8 @@ class Authenticator:
     def __init__(self, config: Auth, throttle: Throttle, totp: Totp | None = None) -> None:
         """Raises ConfigError."""
         self._throttle = throttle
-        self._methods: list[Method] = []
-        if config.local is not None:
-            self._methods.append(Local(config.local))
-        if config.ldap is not None:
-            self._methods.append(Ldap(config.ldap))
-        if config.oidc is not None:
-            self._methods.append(Oidc(config.oidc))
+        self._methods = methods(config)
+        self._takes_passwords = config.local is not None or config.ldap is not None
         self._totp = totp
 
     async def password(self, user: str, password: str, source_ip: str) -> Identity:
@@ -73,7 +83,7 @@ class Authenticator:
         """Ask by keyboard-interactive: what the first method that has something to ask asks, else for the password."""
         return _Conversation(self, user, lambda: self._conversation(user, source_ip))
 
-    async def wants_second_factor(self, identity: Identity, rules_want: Callable[[], bool]) -> bool:
+    async def wants_second_factor(self, identity: Identity, rules_want: Callable[[], Awaitable[bool]]) -> bool:
         """Is the password, key... of `identity` not enough? `rules_want`: does a rule of ownership say so?
 
         Raises Unavailable, and Refusal where they can give no second factor and may not do without.
@@ -151,11 +161,14 @@ class Authenticator:
         return identity
 
     async def _conversation(self, user: str, source_ip: str) -> Conversation:
+        async def check(password: str) -> Identity:
+            return await self._password(user, password, source_ip)
+
         for method in self._methods:
             conversation = await method.conversation(user, source_ip)
             if conversation is not None:
-                return conversation
-        return Ask(Prompt("Password: "), lambda password: self._password(user, password, source_ip))
+                return PasswordOr(check, conversation) if self._takes_passwords else conversation
+        return Ask(Prompt("Password: "), check)
 
     async def _wait_as_long(self, idle: Sequence[Method], *, known: bool) -> None:
         """Wrong password or unknown, with this method or that: all methods have worked on it in the end."""

@@ -54,3 +54,27 @@ class Ask:
 
     async def close(self) -> None:
         pass
+
+
+class PasswordOr:
+    """A password, or nothing and Enter for `otherwise`, which is not begun before: it may be out of order."""
+
+    def __init__(self, check: Callable[[str], Awaitable[Identity]], otherwise: Conversation) -> None:
+        self._check = check
+        self._otherwise = otherwise
+        self._chosen = False
+
+    async def start(self) -> Challenge | Identity:
+        # "password:" at the end is what sshpass waits for
+        return Challenge(prompts=(Prompt("Press Enter to sign in with a browser, or type your password: "),))
+
+    async def answer(self, responses: Sequence[str]) -> Challenge | Identity:
+        if self._chosen:
+            return await self._otherwise.answer(responses)
+        if responses[0]:
+            return await self._check(responses[0])
+        self._chosen = True
+        return await self._otherwise.start()
+
+    async def close(self) -> None:
+        await self._otherwise.close()

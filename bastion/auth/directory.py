@@ -35,6 +35,10 @@ class DirectoryError(Exception):
     """The server can not be reached, can not be trusted or gave no answer to the question: try the next one."""
 
 
+class NoAnswerError(DirectoryError):
+    """The server gives no answer to anybody, as far as can be seen: it can be left alone for a while."""
+
+
 class BindRefused(Exception):
     """The server says no to this name and password; the text is the server's, safe to be logged."""
 
@@ -160,6 +164,8 @@ class Directory:
         said = printable(f"{result['description']} ({result['result']}) {result['message']}".strip())
         if result["result"] in no:
             raise BindRefused(said)
+        if result["result"] in (results.RESULT_BUSY, results.RESULT_UNAVAILABLE):
+            raise NoAnswerError(f"{what}: {said}")
         raise DirectoryError(f"{what}: {said}")
 
 
@@ -186,7 +192,7 @@ def directory(url: str, tls: ssl.SSLContext, *, start_tls: bool, seconds: float)
         raise
     except (LDAPException, OSError, ValueError, LookupError, TypeError) as error:
         # the last ones: answers that are no LDAP
-        raise DirectoryError(printable(f"{type(error).__name__}: {error}")) from error
+        raise NoAnswerError(printable(f"{type(error).__name__}: {error}")) from error
     finally:
         if connection is not None:
             with contextlib.suppress(Exception):  # it may be broken already

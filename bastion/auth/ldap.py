@@ -5,7 +5,6 @@ import logging
 import re
 import secrets
 import ssl
-import time
 from collections.abc import Callable
 
 from bastion.auth.directory import (
@@ -13,6 +12,7 @@ from bastion.auth.directory import (
     Directory,
     DirectoryError,
     Entry,
+    NoAnswerError,
     directory,
     in_dn,
     in_filter,
@@ -25,9 +25,10 @@ from bastion.auth.workers import Workers
 from bastion.config import Ldap as LdapSection
 from bastion.errors import ConfigError, Reason, Refusal, Unavailable
 from bastion.model import Identity
+from bastion.remote.breaker import Breaker, RestingError
+from bastion.remote.probe import Probe
 
 QUEUE_PER_THREAD = 16
-REST_SECONDS = 5  # a server that failed is asked last for so long
 MAX_GROUPS = 2000  # of one user
 FILTERS_AT_ONCE = 50  # groups whose parents are asked for in one search
 
@@ -46,7 +47,7 @@ class Ldap(Method):
             raise ConfigError([f"auth.ldap.ca_file: {config.ca_file} holds no certificates in PEM: {error}"]) from None
         self._workers = Workers("ldap", config.pool_size, QUEUE_PER_THREAD * config.pool_size)
         self._seconds = config.timeout * (len(config.servers) + 1)  # all servers, and a wait in the queue
-        self._failed_at: dict[str, float] = {}
+        self._breakers = {url: Breaker() for url in config.servers}
 
     async def password(self, user: str, password: bytes, source_ip: str) -> Identity | None:
         """None never: who is unknown has cost a bind too, and is refused as UNKNOWN_USER."""
@@ -63,30 +64,45 @@ class Ldap(Method):
         except Refusal:
             pass
 
+    def probes(self) -> list[Probe]:
+        """Each server: bind as the account that searches, and look for the places where is searched."""
+
+        def probe(url: str) -> Probe:
+            return Probe("LDAP", url, lambda: self._workers.run(self._config.timeout * 2, lambda: self._look(url)))
+
+        return [probe(url) for url in self._config.servers]
+
     async def close(self) -> None:
         await self._workers.close()
 
     # ---- in a thread from here on ----
 
     def _sign_in(self, user: str, password: bytes) -> Identity:
-        """Ask one server after the other; those that failed lately come last."""
-        now = time.monotonic()
+        """Ask one server after the other; those that failed lately come last, or not at all."""
         failures = []
-        servers = self._config.servers
-        for url in sorted(servers, key=lambda one: now - self._failed_at.get(one, -REST_SECONDS) < REST_SECONDS):
+        for url, breaker in sorted(self._breakers.items(), key=lambda pair: pair[1].failed_lately):
             try:
-                with directory(
-                    url, self._tls, start_tls=self._config.start_tls, seconds=self._config.timeout
-                ) as server:
-                    identity = self._ask(server, user, password)
+                with (
+                    breaker.attempt(NoAnswerError),
+                    directory(url, self._tls, start_tls=self._config.start_tls, seconds=self._config.timeout) as server,
+                ):
+                    return self._ask(server, user, password)
+            except RestingError as error:
+                failures.append(f"{url}: {error}")
             except DirectoryError as error:
-                self._failed_at[url] = time.monotonic()
                 failures.append(f"{url}: {error}")
                 _log.warning("LDAP server %s: %s", url, error)
-            else:
-                self._failed_at.pop(url, None)
-                return identity
         raise unavailable(f"{user}: no LDAP server can be asked: {'; '.join(failures)}")
+
+    def _look(self, url: str) -> str:
+        with directory(url, self._tls, start_tls=self._config.start_tls, seconds=self._config.timeout) as server:
+            if self._config.bind_template is not None:
+                return "answers; who signs in binds by the template"
+            self._bind_as_service(server)
+            for base in filter(None, (self._config.search_base, self._config.group_base)):
+                if not server.search(base, "(objectClass=*)", ["1.1"], only_base=True):
+                    raise DirectoryError(f"{base} can not be read")
+            return f"bound as {self._config.bind_dn or 'nobody'}, and found {self._config.search_base}"
 
     def _ask(self, server: Directory, user: str, password: bytes) -> Identity:
         if self._config.bind_template is not None:

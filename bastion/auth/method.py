@@ -1,8 +1,11 @@
 """A way to sign in: one file in this folder, a class made of this one, listed in `Authenticator`."""
 
+from collections.abc import Sequence
+
 from bastion.auth.conversation import Conversation
 from bastion.auth.tokens import Token
 from bastion.model import Identity
+from bastion.remote.probe import Probe
 
 
 class Method:
@@ -31,6 +34,10 @@ class Method:
 
     async def vet(self, identity: Identity) -> None:
         """Raise Refusal where this method keeps out somebody whom another one would let in; Unavailable as above."""
+
+    def probes(self) -> Sequence[Probe]:
+        """A try for each server that this method asks."""
+        return ()
 
     async def decoy(self) -> None:
         """Take the time of a wrong password. Raises Unavailable."""

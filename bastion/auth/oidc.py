@@ -1,17 +1,20 @@
 """Tokens of an OpenID provider: JWTs are verified here; of others the provider is asked."""
 
-import ssl
+import secrets
 from collections.abc import Mapping
 
 from bastion.auth import claims, jwt, opaque
+from bastion.auth.conversation import Conversation
+from bastion.auth.device_flow import DeviceFlow
 from bastion.auth.issuer import Issuer
 from bastion.auth.method import Method
 from bastion.auth.refusals import refused
 from bastion.auth.tokens import Token
 from bastion.config import Oidc as Section
-from bastion.errors import ConfigError, Reason, printable
+from bastion.errors import Reason, Refusal, Unavailable, printable
 from bastion.model import Identity
-from bastion.remote.http import JsonClient
+from bastion.remote.http import JsonClient, RemoteError
+from bastion.remote.probe import Probe
 
 
 class Oidc(Method):
@@ -20,13 +23,9 @@ class Oidc(Method):
     def __init__(self, config: Section) -> None:
         """Raises ConfigError where ca_file is no file of certificates."""
         self._config = config
-        try:
-            self._client = JsonClient(
-                ca_file=config.ca_file, seconds=config.timeout, allow_cleartext=config.allow_cleartext
-            )
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError([f"auth.oidc.ca_file: {config.ca_file} holds no certificates in PEM: {error}"]) from None
+        self._client = JsonClient(config, "auth.oidc")
         self._issuer = Issuer(config.issuer, self._client)
+        self.converses = config.device_flow
 
     async def token(self, user: str, token: Token, source_ip: str) -> Identity | None:
         found: Mapping[str, object]
@@ -42,6 +41,49 @@ class Oidc(Method):
         else:
             return None
         return claims.identity(user, method, found, self._config)
+
+    async def conversation(self, user: str, source_ip: str) -> Conversation | None:
+        if not self._config.device_flow or self._config.client_id is None:
+            return None
+        audience = (self._config.client_id,)
+
+        async def signed_in(id_token: str) -> Identity:
+            return claims.identity(user, "oidc-device", await self._verified(id_token, audience), self._config)
+
+        return DeviceFlow(self._client, self._issuer, self._config, signed_in)
+
+    def probes(self) -> list[Probe]:
+        name = self._config.issuer
+        found = [Probe("OpenID", name, self._look_for_keys)]
+        if self._config.opaque_tokens is not None:
+            found.append(Probe("OpenID", f"{name} {self._config.opaque_tokens}", self._look_up_nothing))
+        if self._config.device_flow:
+            found.append(Probe("OpenID", f"{name} device flow", self._begin_device_flow))
+        return found
+
+    async def _look_for_keys(self) -> str:
+        known = await self._issuer.known()
+        kinds = ", ".join(sorted({key.key_type for key in known.keys}))
+        return f"metadata, and {len(known.keys)} keys ({kinds})"
+
+    async def _look_up_nothing(self) -> str:
+        """Raises unless the provider says that a token that it can not know is not good."""
+        nothing = Token(f"check-config-{secrets.token_hex(8)}", False)
+        try:
+            await self.token("nobody", nothing, "")
+        except Unavailable:
+            raise
+        except Refusal as no:
+            if no.reason is Reason.TOKEN_REFUSED:
+                return "refuses a made-up token, as it should"
+            raise
+        raise RemoteError("takes a made-up token")
+
+    async def _begin_device_flow(self) -> str:
+        conversation = await self.conversation("nobody", "")
+        assert conversation is not None
+        await conversation.start()
+        return "gives codes"
 
     async def close(self) -> None:
         await self._issuer.close()

@@ -9,7 +9,7 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -46,9 +46,9 @@ class Totp:
         self._enrolments = enrolments
         self._clock = clock
 
-    async def is_needed(self, identity: Identity, rules_want: Callable[[], bool]) -> bool:
+    async def is_needed(self, identity: Identity, rules_want: Callable[[], Awaitable[bool]]) -> bool:
         """Raises Unavailable, and Refusal where everyone needs a code and this user has nothing that makes them."""
-        if self._ask == "by_rule" and not rules_want():
+        if self._ask == "by_rule" and not await rules_want():
             return False
         enrolled = await self._enrolments.newest(identity.user) is not None
         if not enrolled and self._ask == "everyone":

@@ -1,13 +1,17 @@
 """bastion check-config: everything about the configuration that can be known without serving."""
 
+import asyncio
+import logging
 import os
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from sqlalchemy.engine import make_url
 
 from bastion.auth.totp import load_key as load_totp_key
+from bastion.cli.connect import tried
 from bastion.cli.options import CONFIG_FILE, ConfigFile
 from bastion.config import Config, load_config
 from bastion.errors import ConfigError, printable
@@ -20,7 +24,10 @@ _ASKED = {
 }
 
 
-def check_config(config: ConfigFile = CONFIG_FILE) -> None:
+def check_config(
+    config: ConfigFile = CONFIG_FILE,
+    connect: Annotated[bool, typer.Option("--connect", help="Also try every server that it names.")] = False,
+) -> None:
     """Check the configuration without serving.
 
     Prints every problem at once and ends with status 1; where there is none, what the bastion would do, and 0.
@@ -51,6 +58,21 @@ def check_config(config: ConfigFile = CONFIG_FILE) -> None:
         rows.append(("audit log", "standard output"))
     for label, text in rows:
         typer.echo(f"{label:<12}{printable(text)}")
+    if connect:
+        asyncio.run(_connect(loaded))
+
+
+async def _connect(config: Config) -> None:
+    """Try the servers, and say what was found as soon as it is known. Raises ConfigError at the end."""
+    logging.getLogger("bastion").setLevel(logging.CRITICAL)  # what goes wrong is said here
+    problems = []
+    async for well, kind, found in tried(config):
+        if well:
+            typer.echo(f"{'found':<12}{kind} {found}")
+        else:
+            problems.append(f"{kind} {found}")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _methods(config: Config) -> list[tuple[str, str]]:
@@ -61,7 +83,10 @@ def _methods(config: Config) -> list[tuple[str, str]]:
     if config.auth.ldap is not None:
         rows.append(("sign in", f"LDAP at {', '.join(config.auth.ldap.servers)}"))
     if config.auth.oidc is not None:
-        rows.append(("sign in", f"tokens of {config.auth.oidc.issuer}"))
+        browser = ", also with a browser" if config.auth.oidc.device_flow else ""
+        rows.append(("sign in", f"tokens of {config.auth.oidc.issuer}{browser}"))
+    if config.auth.lain is not None:
+        rows.append(("sign in", f"tokens of LAIN at {config.auth.lain.sso}"))
     return rows
 
 

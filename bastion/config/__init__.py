@@ -4,15 +4,16 @@ from bastion.config.access import Access, AccessRule
 from bastion.config.audit import Audit, Database
 from bastion.config.auth import Auth, LocalUsers
 from bastion.config.engines import Engine, EngineTls
+from bastion.config.lain import LainOwners, LainSso
 from bastion.config.ldap import Ldap
 from bastion.config.loader import load_config
 from bastion.config.oidc import Oidc
 from bastion.config.recording import Recording
+from bastion.config.remote import Remote, why_not_url
 from bastion.config.section import Seconds, Section
 from bastion.config.sections import Config
 from bastion.config.ssh import MaxStartups, Network, Penalties, Ssh, host_and_port
 from bastion.config.totp import Totp
-from bastion.config.url import why_not_url
 
 __all__ = [
     "Access",
@@ -23,6 +24,8 @@ __all__ = [
     "Database",
     "Engine",
     "EngineTls",
+    "LainOwners",
+    "LainSso",
     "Ldap",
     "LocalUsers",
     "MaxStartups",
@@ -30,6 +33,7 @@ __all__ = [
     "Oidc",
     "Penalties",
     "Recording",
+    "Remote",
     "Seconds",
     "Section",
     "Ssh",

@@ -4,25 +4,30 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from bastion.config.lain import LainOwners
 from bastion.config.section import Section
 
 
 class AccessRule(Section):
-    """Allows `users` and members of `groups` the containers whose app matches one of `apps` (shell patterns).
+    """Allows whom it names the containers whose app matches one of `apps` (shell patterns).
 
     With `second_factor` nobody enters these containers without one, whatever else lets them in.
     """
 
     users: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    claim: str | None = Field(None, min_length=1)  # whose claim of that name is, or has in it, one of `values`
+    values: tuple[str, ...] = ()
     apps: tuple[str, ...] = Field(min_length=1)
     clusters: tuple[str, ...] = Field(("*",), min_length=1)
     second_factor: bool = False
 
     @model_validator(mode="after")
     def _for_somebody(self) -> Self:
-        if not self.users and not self.groups:
-            raise ValueError("users or groups, or both, is right: this rule allows nobody anything")
+        if (self.claim is None) != (not self.values):
+            raise ValueError("claim and values together, or neither, is right")
+        if not self.users and not self.groups and self.claim is None:
+            raise ValueError("users, groups or a claim is right: this rule allows nobody anything")
         return self
 
 
@@ -31,6 +36,7 @@ class Access(Section):
 
     owners_label: bool = True  # `bastion.owners: alice,@group`
     group_template: str | None = None  # "app-{app}": a member of this group owns the app
+    lain: LainOwners | None = None
     rules: tuple[AccessRule, ...] = ()
     protected: tuple[str, ...] = ()  # container names or ids that are never entered
 

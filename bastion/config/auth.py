@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from bastion.config.lain import LainSso
 from bastion.config.ldap import Ldap
 from bastion.config.oidc import Oidc
 from bastion.config.section import Section
@@ -23,10 +24,13 @@ class Auth(Section):
     local: LocalUsers | None = None
     ldap: Ldap | None = None
     oidc: Oidc | None = None
+    lain: LainSso | None = None
     totp: Totp | None = None
 
     @model_validator(mode="after")
     def _some_way_in(self) -> Self:
-        if self.local is None and self.ldap is None and self.oidc is None:
-            raise ValueError("at least one way to sign in is right: local, ldap or oidc")
+        if self.local is None and self.ldap is None and self.oidc is None and self.lain is None:
+            raise ValueError("at least one way to sign in is right: local, ldap, oidc or lain")
+        if self.lain is not None and self.oidc is not None and self.oidc.opaque_tokens is not None:
+            raise ValueError("one of lain and oidc.opaque_tokens is right: an opaque token does not say whose it is")
         return self

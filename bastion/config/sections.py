@@ -34,6 +34,12 @@ class Config(Section):
             raise ValueError("access.rules: second_factor with a section auth.totp is right; else nobody can give one")
         return self
 
+    @model_validator(mode="after")
+    def _tokens_for_the_console(self) -> Self:
+        if self.access.lain is not None and self.access.lain.console is not None and self.auth.lain is None:
+            raise ValueError("access.lain.console with auth.lain is right: it is asked with its tokens")
+        return self
+
     @field_validator("engines")
     @classmethod
     def _each_engine_once(cls, engines: tuple[Engine, ...]) -> tuple[Engine, ...]:

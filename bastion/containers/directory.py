@@ -50,6 +50,11 @@ class Directory:
         _require(self._watches.values(), any)
         return _known(self._watches.values())
 
+    def apps(self) -> frozenset[str]:
+        """The apps of all containers; raises Unavailable while one of the engines may have another."""
+        _require(self._watches.values(), all)
+        return frozenset(container.address.app for container in _known(self._watches.values()))
+
     def subscribe(self, container: Container, callback: Callback) -> Callable[[], None]:
         """Call back, on the event loop, with each new state of the container; the result unsubscribes.
 

@@ -25,6 +25,11 @@ class Breaker:
         self._rests_until = 0.0
         self._probing = False
 
+    @property
+    def failed_lately(self) -> bool:
+        """Another server is the better one to ask, where there is one."""
+        return self._failures > 0 and time.monotonic() < self._rests_until
+
     @contextlib.contextmanager
     def attempt(self, failure: type[Exception]) -> Iterator[None]:
         """Ask the server inside. Raises RestingError; `failure` counts against it, another exception is an answer."""

@@ -4,14 +4,13 @@ import ssl
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 
-from bastion.config import why_not_url
-from bastion.errors import printable
+from bastion.config import Remote, why_not_url
+from bastion.errors import ConfigError, printable
 from bastion.remote.breaker import Breaker, RestingError
 
 MAX_BYTES = 1 << 20  # of an answer
@@ -31,20 +30,25 @@ class Answer:
 
 
 class JsonClient:
-    """Asks servers over HTTP: each question is over within `seconds`, and a server that fails is left alone.
+    """Asks servers over HTTP: each question is over in time, and a server that fails is left alone.
 
     A redirect is no answer: it would take a token to somebody whom nobody has named. The environment's HTTPS_PROXY is
     used; it sees no more than the servers' names.
     """
 
-    def __init__(self, *, ca_file: Path | None, seconds: float, allow_cleartext: bool) -> None:
-        """Raises OSError (ssl.SSLError is one) where `ca_file` holds no certificates."""
-        self._seconds = seconds
-        self._allow_cleartext = allow_cleartext
+    def __init__(self, section: Remote, option: str) -> None:
+        """`option` is the section's name; raises ConfigError where its ca_file holds no certificates."""
+        self._seconds = section.timeout
+        self._allow_cleartext = section.allow_cleartext
+        try:
+            tls = ssl.create_default_context(cafile=section.ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            text = f"{option}.ca_file: {section.ca_file} holds no certificates in PEM: {error}"
+            raise ConfigError([text]) from None
         self._breakers: dict[str, Breaker] = {}  # by scheme, host and port
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=ca_file), limit=MAX_CONNECTIONS),
-            timeout=aiohttp.ClientTimeout(total=seconds),
+            connector=aiohttp.TCPConnector(ssl=tls, limit=MAX_CONNECTIONS),
+            timeout=aiohttp.ClientTimeout(total=self._seconds),
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "bastion"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

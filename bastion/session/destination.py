@@ -1,39 +1,46 @@
 """Resolve and authorise: from what the user asked for to the one container that they may enter."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from bastion import config
 from bastion.access.address import names_exactly
 from bastion.access.ownership import decide
 from bastion.errors import Reason, Refusal
 from bastion.model import Address, Container, ContainerState, Decision, Identity
+from bastion.session.rooms import Rooms
 
-Owned = list[tuple[Container, Decision]]
+Decided = list[tuple[Container, Decision]]
 
 
-def owned(identity: Identity, candidates: Iterable[Container], access: config.Access) -> Owned:
-    """Those of `candidates` that this identity may enter, each with what decided it."""
-    decided = ((container, decide(identity, container, access)) for container in candidates)
+async def decisions(identity: Identity, candidates: Iterable[Container], rooms: Rooms) -> Decided:
+    """May this identity enter each of `candidates`? LAIN's console is asked about what nothing else allows.
+
+    Raises Unavailable where it can not be told.
+    """
+    candidates = list(candidates)
+    access, apps = rooms.access, rooms.directory.apps
+    decided = [(container, decide(identity, container, access, apps)) for container in candidates]
+    if rooms.console is None:
+        return decided
+    left = [one for one, decision in decided if not (decision.allowed or decision.lacks_second_factor or one.protected)]
+    roles = await rooms.console.owned(identity, {container.address.app for container in left})
+    return [(container, decide(identity, container, access, apps, roles)) for container in candidates]
+
+
+def allowed(decided: Decided) -> Decided:
     return [(container, decision) for container, decision in decided if decision.allowed]
 
 
 def owned_apps(identity: Identity, containers: Iterable[Container], access: config.Access) -> set[str]:
     """The apps of which this identity may enter every container: one of several owners is not the app's."""
     containers = [container for container in containers if not container.protected]
-    others = {one.address.app for one in containers if not decide(identity, one, access).allowed}
-    return {container.address.app for container in containers} - others
+    apps = {container.address.app for container in containers}
+    return apps - {one.address.app for one in containers if not decide(identity, one, access, lambda: apps).allowed}
 
 
-def lack_second_factor(identity: Identity, candidates: Iterable[Container], access: config.Access) -> list[Container]:
-    """Those of `candidates` that this identity might enter, had a second factor been given."""
-    return [container for container in candidates if decide(identity, container, access).lacks_second_factor]
-
-
-def none_fits(
-    identity: Identity, address: Address | None, candidates: Sequence[Container], access: config.Access
-) -> Refusal:
+def none_fits(identity: Identity, address: Address | None, decided: Decided) -> Refusal:
     """The user reads the same words for a container that does not exist and one that they do not own."""
-    if lacking := lack_second_factor(identity, candidates, access):
+    if lacking := [container for container, decision in decided if decision.lacks_second_factor]:
         what = f"The container {lacking[0].address}" if len(lacking) == 1 else f"Each of the {len(lacking)} containers"
         text = f"{what} can be entered only by who has signed in with a second factor (a code): sign in anew."
         log_text = f"{identity.user} has given no second factor for {lacking[0].address}"
@@ -42,6 +49,7 @@ def none_fits(
         text = "There is no container here that you may enter."
     else:
         text = f"There is no container {address} that you may enter."
+    candidates = [container for container, _ in decided]
     if not candidates:
         return Refusal(Reason.NO_SUCH_CONTAINER, text, f"no container fits {address}")
     names = ", ".join(str(container.address) for container in candidates[:5])
@@ -50,7 +58,7 @@ def none_fits(
     return Refusal(Reason.NOT_OWNER, text, f"{identity.user} does not own {names}")
 
 
-def running(fitting: Owned, address: Address | None) -> Owned:
+def running(fitting: Decided, address: Address | None) -> Decided:
     """Those that can be entered now; a Refusal says why where there is none.
 
     One that the address names to the letter is meant, whatever else fits.

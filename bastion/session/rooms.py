@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bastion import config
+from bastion.access.console import Console
 from bastion.audit.sessions import SessionRows
 from bastion.containers.directory import Directory
 from bastion.containers.engine import Engine
@@ -14,6 +15,7 @@ from bastion.recording.store import RecordingStore
 @dataclass(frozen=True, slots=True)
 class Rooms:
     access: config.Access
+    console: Console | None
     directory: Directory
     engines: Mapping[str, Engine]  # by name
     reaper: Reaper

@@ -16,7 +16,7 @@ from bastion.model import Container, ContainerState, Decision, Stream, Terminal
 from bastion.recording.recorder import Recorder, Summary
 from bastion.session.bridge import Bridge
 from bastion.session.client import Client, Request
-from bastion.session.destination import none_fits, owned, running
+from bastion.session.destination import allowed, decisions, none_fits, running
 from bastion.session.inbox import Inbox
 from bastion.session.outcome import Outcome, Status, ended, refused
 from bastion.session.picker import listing, pick
@@ -142,9 +142,10 @@ class Session:
     async def _resolve(self) -> tuple[Container, Decision]:
         request, directory = self._request, self._rooms.directory
         candidates = directory.all() if request.address is None else directory.find(request.address)
-        fitting = owned(request.identity, candidates, self._rooms.access)
+        decided = await decisions(request.identity, candidates, self._rooms)
+        fitting = allowed(decided)
         if not fitting:
-            raise none_fits(request.identity, request.address, candidates, self._rooms.access)
+            raise none_fits(request.identity, request.address, decided)
         ready = running(fitting, request.address)
         if len(ready) == 1 and request.address is not None:
             return ready[0]
@@ -158,9 +159,10 @@ class Session:
             raise Refusal(Reason.AMBIGUOUS_ADDRESS, "Nothing was chosen.")
         # Choosing may have taken hours: what was true then is asked again.
         candidates = [container for container in directory.all() if container.id == chosen.id]
-        fitting = owned(request.identity, candidates, self._rooms.access)
+        decided = await decisions(request.identity, candidates, self._rooms)
+        fitting = allowed(decided)
         if not fitting:
-            raise none_fits(request.identity, chosen.address, candidates, self._rooms.access)
+            raise none_fits(request.identity, chosen.address, decided)
         return running(fitting, chosen.address)[0]
 
     async def _record(self, container: Container, decision: Decision) -> Recorder:

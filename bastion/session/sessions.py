@@ -6,7 +6,7 @@ from bastion.audit.log import BoundLog
 from bastion.errors import BastionError, Reason, Refusal, printable
 from bastion.model import Address, Identity
 from bastion.session.client import Client, Request
-from bastion.session.destination import lack_second_factor
+from bastion.session.destination import decisions
 from bastion.session.outcome import Outcome, Status
 from bastion.session.rooms import Rooms
 from bastion.session.session import Session
@@ -40,14 +40,15 @@ class Sessions:
                 return
         raise BastionError(f"session {printable(session_id)} does not run on this bastion")
 
-    def want_second_factor(self, identity: Identity, address: Address | None) -> bool:
+    async def want_second_factor(self, identity: Identity, address: Address | None) -> bool:
         """Is there a container that they may enter by this address, with a second factor only? Yes, if in doubt."""
         directory = self._rooms.directory
         try:
             candidates = directory.all() if address is None else directory.find(address)
+            decided = await decisions(identity, candidates, self._rooms)
         except Refusal:
             return True
-        return bool(lack_second_factor(identity, candidates, self._rooms.access))
+        return any(decision.lacks_second_factor for _, decision in decided)
 
     async def close(self, grace: float) -> None:
         """End them all with a sentence; after `grace` seconds without waiting for their last words."""

@@ -262,13 +262,13 @@ class Connection(asyncssh.SSHServer):
         self._identity = identity
         return True
 
-    def _rules_want(self, identity: Identity) -> bool:
+    async def _rules_want(self, identity: Identity) -> bool:
         """A second factor, for what is behind this address."""
         try:
             _, address = parse_user_name(self._user_name or "")
         except Refusal:  # nothing is
             return False
-        return self._listener.sessions.want_second_factor(identity, address)
+        return await self._listener.sessions.want_second_factor(identity, address)
 
     def failing(self) -> bool:
         """A failure is about to be sent: is it a "partial success" (RFC 4252 section 5.1)?"""

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bastion.access.ownership import MAX_OWNERS_LABEL, decide
-from bastion.config import Access, AccessRule
+from bastion.access import ownership
+from bastion.access.ownership import MAX_OWNERS_LABEL
+from bastion.config import Access, AccessRule, LainOwners
+from bastion.errors import Reason, Unavailable
 from bastion.model import Address, Container, ContainerState, Decision, Identity
 
 NOBODY = Decision(False, "none")
@@ -19,6 +21,10 @@ def container(
     labels: Mapping[str, str] = {} if owners is None else {"bastion.owners": owners}
     address = Address(app, "worker", 1, cluster)
     return Container("local", "c" * 64, "c", "image", labels, ContainerState.RUNNING, address, protected)
+
+
+def decide(identity: Identity, container: Container, access: Access, apps: frozenset[str] = frozenset()) -> Decision:
+    return ownership.decide(identity, container, access, lambda: apps)
 
 
 def who(user: str = "alice", *groups: str) -> Identity:
@@ -152,3 +158,44 @@ def test_a_second_factor_is_wanted_of_everybody_who_enters_whatever_lets_them_in
         assert decide(complete, container("vault", "alice"), access) == Decision(True, allowed_by)
     assert decide(who("dave", "ops"), container("web"), access) == Decision(True, "rules[1]")
     assert decide(who("eve"), container("vault", "alice"), access) == NOBODY
+
+
+LAIN = Access(lain=LainOwners(domain="lain.example.org"))
+GROUP = "lainapp-lain-example-org-a-b"
+
+
+def test_lains_group_of_an_app() -> None:
+    allowed = Decision(True, f"lain-group:{GROUP}")
+    assert decide(who("alice", GROUP), container("a.b"), LAIN, frozenset({"a.b", "ab", "a.b.c"})) == allowed
+    assert decide(who("alice", GROUP), container("a-b"), LAIN, frozenset({"a-b"})) == allowed
+    assert decide(who("alice", GROUP), container("a-b"), LAIN, frozenset()) == allowed
+    assert decide(who("alice", GROUP), container("ab"), LAIN) == NOBODY
+    assert decide(who("alice", "lainapp-lain.example.org-a.b"), container("a.b"), LAIN) == NOBODY
+    assert decide(who("alice", GROUP), container("a.b"), Access()) == NOBODY
+
+
+def test_lains_group_of_two_apps_is_nobodys() -> None:
+    both = frozenset({"a.b", "a-b"})
+    for app in both:
+        assert decide(who("alice", GROUP), container(app), LAIN, both) == NOBODY
+        assert decide(who("alice", GROUP), container(app, owners="alice"), LAIN, both).allowed  # by another rule
+
+
+def test_lains_group_where_it_is_not_known_which_apps_there_are() -> None:
+    def apps() -> frozenset[str]:
+        raise Unavailable(Reason.ENGINE_UNAVAILABLE, "")
+
+    with pytest.raises(Unavailable):
+        ownership.decide(who("alice", GROUP), container("a.b"), LAIN, apps)
+    assert ownership.decide(who("alice"), container("a.b"), LAIN, apps) == NOBODY  # nobody had to know
+
+
+def test_a_rule_on_a_claim() -> None:
+    access = Access(rules=(AccessRule(claim="department", values=("payments", "ops"), apps=("web",)),))
+    for value in ("payments", "ops", ["sales", "ops"]):
+        identity = Identity("alice", "oidc-token", claims={"department": value})
+        assert decide(identity, container(), access) == Decision(True, "rules[0]")
+        assert decide(identity, container("shop"), access) == NOBODY
+    for value in ("Payments", "sales", "payments,ops", ["sales"], [["ops"]], {"ops": 1}, 1, True, None):
+        assert decide(Identity("alice", "oidc-token", claims={"department": value}), container(), access) == NOBODY
+    assert decide(Identity("payments", "ldap", claims={"dn": "payments"}), container(), access) == NOBODY

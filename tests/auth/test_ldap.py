@@ -18,6 +18,7 @@ from bastion.auth.refusals import REFUSED, UNAVAILABLE
 from bastion.config import Ldap as Section
 from bastion.errors import ConfigError, Reason, Refusal, Unavailable
 from bastion.model import Identity
+from bastion.remote import breaker
 from tests.auth.conftest import Misbehaving
 from tests.servers.process import free_port
 from tests.servers.slapd import ADMIN_DN, BASE, GROUPS, PASSWORD, PEOPLE, READER_DN, Slapd, slapd
@@ -351,7 +352,7 @@ async def test_failover_and_a_rest_for_what_failed(directory: Slapd, misbehaving
 async def test_what_failed_is_asked_again(
     directory: Slapd, misbehaving: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ldap, "REST_SECONDS", 0)
+    monkeypatch.setattr(breaker, "REST_SECONDS", 0)
     broken = misbehaving(hang_up)
     async with signing_in(
         directory, **SEARCH, servers=[f"ldaps://127.0.0.1:{broken.port}", directory.tls_url]
@@ -361,9 +362,28 @@ async def test_what_failed_is_asked_again(
     assert broken.connections == 2
 
 
+async def test_a_directory_that_does_not_answer_is_left_alone(misbehaving: Starter, directory: Slapd) -> None:
+    """Who signs in by it is told so at once then, and no thread of its waits for it."""
+    silent = misbehaving(lambda connection: connection.recv(1))
+    async with signing_in(directory, **SEARCH, servers=[f"ldaps://127.0.0.1:{silent.port}"], timeout=0.3) as method:
+        for _ in range(breaker.FAILURES):
+            await unavailable(method)
+        assert "not asked" in await unavailable(method)
+        assert silent.connections == breaker.FAILURES
+
+
+async def test_what_one_user_may_not_do_does_not_close_the_door_for_others(directory: Slapd) -> None:
+    """A bind is right, but the entry can not be read by its own user: that is no outage of the server."""
+    options = {"bind_template": READER_DN.replace("cn=reader", "cn={user}"), "user_attribute": "cn"}
+    async with signing_in(directory, **options) as method:
+        for _ in range(2 * breaker.FAILURES):
+            assert "not asked" not in (await refusal(method, "admin")).log_text
+
+
 @pytest.mark.alone
-async def test_a_stopped_slapd_and_a_full_queue(servers_folder: Path) -> None:
+async def test_a_stopped_slapd_and_a_full_queue(servers_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It accepts, and never answers: the loop goes on, the queue has an end, and so has each wait."""
+    monkeypatch.setattr(breaker, "REST_SECONDS", 0)
     folder = servers_folder / "slapd-stopped"
     folder.mkdir()
     with slapd(folder) as server:

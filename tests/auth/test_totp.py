@@ -134,7 +134,11 @@ async def test_a_secret_is_read_by_its_user_only_and_with_its_key_only(
 async def test_who_is_asked(section: Section, enrolments: Enrolments, device: Device, *, rules_want: bool) -> None:
     async def needed(ask: str, user: str) -> bool:
         totp = Totp(section.model_copy(update={"ask": ask}), enrolments)
-        return await totp.is_needed(Identity(user, "ldap"), lambda: rules_want)
+
+        async def want() -> bool:
+            return rules_want
+
+        return await totp.is_needed(Identity(user, "ldap"), want)
 
     assert await needed("enrolled", "alice")
     assert not await needed("enrolled", "bob")

@@ -55,7 +55,7 @@ zebra: 1
         "12: recording.mode: found a second time; once is right (the first is on line 11)",
         f"13: database: found a single value; {OPTIONS}",
         "14: audit: at least one place for the audit log is right: file, or stdout: true",
-        "18: access.rules[0]: users or groups, or both, is right: this rule allows nobody anything",
+        "18: access.rules[0]: users, groups or a claim is right: this rule allows nobody anything",
         f"19: access.rules[1].apps: found 'web'; {ITEMS}",
         "20: access.rules[1].users[0]: found 1; text is right; put it in quotes if it is meant as text",
         f"21: zebra: there is no such option; options here: {', '.join(Config.model_fields)}",
@@ -66,7 +66,7 @@ zebra: 1
     ("text", "said"),
     [
         ("ssh: {}\n", "1: auth: is missing; it has no default"),
-        ("auth: {}\n", "1: auth: at least one way to sign in is right: local, ldap or oidc"),
+        ("auth: {}\n", "1: auth: at least one way to sign in is right: local, ldap, oidc or lain"),
         (LOCAL + "engines:\n", f"2: engines: found nothing; {ITEMS}"),
         (LOCAL + "engines: []\n", "2: engines: found a list; at least 1 of them is right"),
         (LOCAL + "engines: {}\n", f"2: engines: found a section; {ITEMS}"),

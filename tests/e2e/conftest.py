@@ -25,13 +25,17 @@ def bastion(servers_folder: Path, engine: Engine) -> Iterator[Bastion]:
         yield started
 
 
-@pytest.fixture
-def folder(bastion: Bastion, tmp_path: Path) -> Path:
-    """The keys and users of the shared bastion, for one with another configuration."""
+def another(bastion: Bastion, folder: Path) -> Path:
+    """`folder` with the keys and users of that bastion, for one with another configuration."""
     for name in ("keys", "users.yaml", "alice_key", "bob_key"):
         path = bastion.folder / name
-        shutil.copytree(path, tmp_path / name) if path.is_dir() else shutil.copy(path, tmp_path / name)
-    return tmp_path
+        shutil.copytree(path, folder / name) if path.is_dir() else shutil.copy(path, folder / name)
+    return folder
+
+
+@pytest.fixture
+def folder(bastion: Bastion, tmp_path: Path) -> Path:
+    return another(bastion, tmp_path)
 
 
 Start = Callable[..., "subprocess.Popen[bytes]"]

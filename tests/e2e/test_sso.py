@@ -13,10 +13,14 @@ import asyncssh
 import pytest
 
 from tests.e2e import clients
+from tests.e2e.conftest import Start, another
+from tests.e2e.terminal import on_terminal
 from tests.e2e.test_logins import UNAVAILABLE, by_password, password_command
 from tests.servers.bastion import PASSWORD, Bastion, serving
 from tests.servers.engine import Engine
-from tests.servers.oidc import AUDIENCE, CLIENT, SECRET, Provider
+from tests.servers.http import http_server
+from tests.servers.oidc import AUDIENCE, CLIENT, SCOPE, SECRET, Provider, new_key
+from tests.servers.process import wait_until
 
 WEB = "alice+web.busy.1"
 
@@ -112,3 +116,97 @@ def test_an_outage_is_not_a_wrong_token(folder: Path, engine: Engine, provider: 
         event = bastion.wait_for_event("user.login_failed", user="alice", reason="sso_unavailable")
         assert "https://127.0.0.1:1" in event["detail"]
         assert by_password(bastion, WEB, PASSWORD, "echo in").stdout == b"in\n"
+
+
+# ---- with a browser ----
+
+
+@pytest.fixture(scope="module")
+def browser_sso(servers_folder: Path, sso: Bastion, engine: Engine, provider: Provider) -> Iterator[Bastion]:
+    """Nothing but the device flow."""
+    folder = servers_folder / "browser-sso"
+    folder.mkdir()
+    auth = {"oidc": device_flow(provider), "local": None}
+    with serving(another(sso, folder), engine.url, auth=auth) as started:
+        yield started
+
+
+def device_flow(provider: Provider) -> dict[str, Any]:
+    client = {"client_id": CLIENT, "client_secret": SECRET, "device_flow": True, "scope": SCOPE}
+    return {"issuer": provider.issuer, "ca_file": str(provider.ca_file), "audience": [AUDIENCE], **client}
+
+
+LINK = rb"(https://\S+user_code=[A-Z-]+).*shows the code [A-Z-]+\. .*Ctrl-C gives up\."
+
+
+@pytest.mark.parametrize("client", ["openssh", "plink", "dbclient"])
+def test_a_browser_from_each_client(browser_sso: Bastion, provider: Provider, client: str) -> None:
+    """Each shows the link, and there is nothing to press."""
+    call = clients.CLIENTS[client](browser_sso, "alice+sso.front.1", "echo i''n", password=True, terminal=False)
+    command = [word for word in call.command if word not in ("sshpass", "-e", "-batch", "-pw", PASSWORD)]
+    command = [word.replace("PreferredAuthentications=password", "LogLevel=INFO") for word in command]
+    with on_terminal(command, env=call.env) as terminal:
+        provider.approve(terminal.expect(LINK)[1].decode(), "alice")
+        if client == "plink":
+            terminal.expect(rb"Press Return to begin session")  # PuTTY's own, after any login without a key
+            terminal.type(b"\r")
+        terminal.expect(rb"in\r?\n")
+    login = browser_sso.wait_for_event("user.login", user="alice", method="oidc-device")
+    assert "app-web" in login["groups"]
+
+
+def test_a_password_or_a_browser(folder: Path, engine: Engine, provider: Provider) -> None:
+    """And the provider is not asked before the user wants it: whoever has a password does not feel its outage."""
+    auth = {"oidc": device_flow(provider), "local": {"file": "users.yaml"}}
+    with serving(folder, engine.url, auth=auth) as bastion:
+        command = bastion.ssh_command(WEB, "echo i''n")
+        command[1:1] = [
+            "-o",
+            "LogLevel=INFO",
+            "-o",
+            "BatchMode=no",
+            "-o",
+            "PreferredAuthentications=keyboard-interactive",
+        ]
+        assert bastion.with_password(PASSWORD, command).stdout == b"in\n"
+        with on_terminal(command) as terminal:
+            terminal.expect(rb"or type your password: ")
+            terminal.type(b"\r")
+            provider.approve(terminal.expect(LINK)[1].decode(), "bob")  # not who was asked for
+            terminal.expect(rb"or type your password: ")
+        bastion.wait_for_event("user.login_failed", user="alice", reason="another_user", method="keyboard-interactive")
+
+
+def test_the_provider_is_left_alone_when_the_client_leaves(folder: Path, engine: Engine, start: Start) -> None:
+    """And at the login limit. Its questions are counted, so it is a small provider of the test's own."""
+    with http_server() as server:
+        endpoints = {name: f"{server.url}/{name}" for name in ("device_authorization_endpoint", "token_endpoint")}
+        metadata = {"issuer": server.url, "jwks_uri": f"{server.url}/jwks", **endpoints}
+        code = {"device_code": "d", "user_code": "ABCD", "verification_uri": server.url, "interval": 1}
+        server.routes |= {
+            "/.well-known/openid-configuration": lambda request: request.json(metadata),
+            "/jwks": lambda request: request.json({"keys": [new_key().as_dict(private=False)]}),
+            "/device_authorization_endpoint": lambda request: request.json({**code, "expires_in": 600}),
+            "/token_endpoint": lambda request: request.json({"error": "authorization_pending"}, 400),
+        }
+        oidc = {"issuer": server.url, "audience": ["a"], "client_id": "a", "device_flow": True}
+        limit = {"login_grace_time": 8}
+        with serving(folder, engine.url, auth={"oidc": oidc, "local": None}, ssh=limit) as bastion:
+
+            def asked() -> int:
+                return server.paths().count("/token_endpoint")
+
+            command = bastion.ssh_command(WEB, "true", key="bob")
+            command[1:1] = ["-o", "BatchMode=no", "-o", "PreferredAuthentications=keyboard-interactive"]
+            for leaves in (True, False):
+                before, closed = asked(), len(bastion.events("connection.close"))
+                client = start(command)
+                wait_until(lambda before=before: asked() > before, "the provider is asked")
+                if leaves:
+                    client.kill()
+                else:
+                    assert client.wait(30) == 255
+                wait_until(lambda closed=closed: len(bastion.events("connection.close")) > closed, "it is closed")
+                last = asked()
+                time.sleep(2.5)  # nothing to wait for: it is what does not happen
+                assert asked() <= last + 1  # one may have been on its way

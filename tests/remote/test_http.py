@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bastion.config import Remote
+from bastion.errors import ConfigError
 from bastion.remote.breaker import FAILURES
 from bastion.remote.http import MAX_BYTES, Answer, JsonClient, RemoteError
 from tests.servers.http import HttpServer, http_server
@@ -21,7 +23,7 @@ def server() -> Iterator[HttpServer]:
 
 @pytest.fixture
 async def client() -> AsyncIterator[JsonClient]:
-    made = JsonClient(ca_file=None, seconds=5, allow_cleartext=False)
+    made = JsonClient(Remote(), "auth.oidc")
     yield made
     await made.close()
 
@@ -97,7 +99,7 @@ async def test_all_of_it_within_the_time(server: HttpServer) -> None:
         while not request.server.owner.stopping.wait(0.1):
             request.wfile.write(b" ")
 
-    client = JsonClient(ca_file=None, seconds=0.7, allow_cleartext=False)
+    client = JsonClient(Remote(timeout=0.7), "auth.oidc")
     for path, serve in (("/drip", drip), ("/stall", lambda request: request.stall())):
         server.routes[path] = serve
         start = time.monotonic()
@@ -133,17 +135,17 @@ async def test_nobody_there(client: JsonClient) -> None:
     assert "Cannot connect" in await why(client, f"http://127.0.0.1:{free_port()}/")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.listen(0)
-        silent = JsonClient(ca_file=None, seconds=0.5, allow_cleartext=False)
+        silent = JsonClient(Remote(timeout=0.5), "auth.oidc")
         assert "within 0.5 s" in await why(silent, f"https://127.0.0.1:{listening.getsockname()[1]}/")
         await silent.close()
 
 
 async def test_a_certificate_that_nobody_trusts(client: JsonClient, provider: Provider, tmp_path: Path) -> None:
     assert "certificate verify failed" in await why(client, f"{provider.issuer}/jwks")
-    trusting = JsonClient(ca_file=provider.ca_file, seconds=5, allow_cleartext=False)
+    trusting = JsonClient(Remote(ca_file=provider.ca_file), "auth.oidc")
     assert (await trusting.get(f"{provider.issuer}/jwks")).status == 200
     assert "mismatch" in await why(trusting, f"https://localhost:{provider.port}/jwks")
     await trusting.close()
     (tmp_path / "ca.pem").touch()
-    with pytest.raises(OSError, match="certificate"):
-        JsonClient(ca_file=tmp_path / "ca.pem", seconds=5, allow_cleartext=False)
+    with pytest.raises(ConfigError, match=r"auth\.oidc\.ca_file: .*ca.pem holds no certificates"):
+        JsonClient(Remote(ca_file=tmp_path / "ca.pem"), "auth.oidc")

@@ -1,7 +1,23 @@
-"""Which URLs a token, a client secret or a password may be sent to."""
+"""How a server is asked over HTTP, and which URLs a token or a secret may be sent to."""
 
 import ipaddress
 from urllib.parse import urlsplit
+
+from bastion.config.section import InputFile, Seconds, Section
+
+
+class Remote(Section):
+    """What sections of servers that are asked over HTTP have in common."""
+
+    timeout: Seconds = 5  # for one question
+    ca_file: InputFile | None = None  # none: the system's
+    allow_cleartext: bool = False  # http:// beyond this machine
+
+    def check_url(self, name: str, url: str) -> None:
+        """Raises ValueError with what would be right for the option `name`."""
+        problem = why_not_url(url, allow_cleartext=self.allow_cleartext)
+        if problem is not None:
+            raise ValueError(f"{name}: {problem}")
 
 
 def why_not_url(value: str, *, allow_cleartext: bool) -> str | None:
