@@ -38,6 +38,8 @@ class Attach:
         self.buffered = 0  # bytes that `read` has not taken yet
         self.reads = 0  # how often `read` has taken something
         self.on_stall: Callable[[], None] | None = None  # called whenever the engine has to wait for `read`
+        self.on_output: Callable[[], None] | None = None  # called when there is something to `take`
+        self.on_drained: Callable[[], None] | None = None  # called when it is no longer `full`
         self._limit = HIGH_WATER
         self._reading = False
         self._at_eof = False
@@ -45,7 +47,6 @@ class Attach:
         self._readable: asyncio.Future[None] | None = None
         self._unsent: deque[memoryview] = deque()
         self.unsent = 0  # bytes that the engine has not taken yet
-        self._writable: asyncio.Future[None] | None = None
         self._ends_writing = False
         self._writing_ended = False
         self._closed = False
@@ -65,16 +66,20 @@ class Attach:
 
         Raises `Refusal` (ENGINE_ERROR) where the engine speaks nonsense, after what it said before.
         """
-        while not self._chunks:
-            if self._failure is not None:
-                raise self._failure
-            if self._at_eof or self._closed:
-                return []
+        while (chunks := self.take()) is None:
             self._readable = self._loop.create_future()
             try:
                 await self._readable
             finally:
                 self._readable = None
+        return chunks
+
+    def take(self) -> list[Chunk] | None:
+        """The same at once; None if nothing has arrived yet."""
+        if not self._chunks:
+            if self._failure is not None:
+                raise self._failure
+            return [] if self._at_eof or self._closed else None
         chunks, self._chunks, self.buffered = self._chunks, [], 0
         self.reads += 1
         self._resume()
@@ -92,12 +97,10 @@ class Attach:
             return
         self._send(self._tls.encrypt(data) if self._tls else data)
 
-    async def drain(self) -> None:
-        """Wait until less than `HIGH_WATER` bytes of input are unsent."""
-        while self.unsent > HIGH_WATER and not self._closed:
-            if self._writable is None:
-                self._writable = self._loop.create_future()
-            await asyncio.shield(self._writable)
+    @property
+    def full(self) -> bool:
+        """Are more than `HIGH_WATER` bytes of input unsent?"""
+        return self.unsent > HIGH_WATER and not self._closed
 
     def write_eof(self) -> None:
         """Half-close: after all input the program reads its end, and its output goes on."""
@@ -139,7 +142,6 @@ class Attach:
             self._loop.remove_reader(self._socket.fileno())
 
     def _on_readable(self) -> None:
-        ended = False
         try:
             data = self._socket.recv(RECEIVE)
             ended = not data
@@ -147,11 +149,12 @@ class Attach:
                 data, ended = self._tls.decrypt(data)
                 if outgoing := self._tls.outgoing():  # a key update, say
                     self._send(outgoing)
-            self._received(data)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:  # reset: the engine ended it while input was on its way; ssl.SSLError is one too
-            ended = True
+            data, ended = b"", True
+        try:
+            self._received(data)
         except ValueError as error:
             log = f"{self._description}: {error}"
             self._failure = Refusal(Reason.ENGINE_ERROR, "The container engine sent something unreadable.", log)
@@ -166,15 +169,17 @@ class Attach:
             return
         self._chunks += [(Stream.OUTPUT, data)] if self._frames is None else self._frames.feed(data)
         self.buffered += len(data) + OVERHEAD
+        if self._chunks:
+            self._wake_reader()
         if self.buffered > self._limit:
             self._stop_reading()
             if self.on_stall is not None:
                 self.on_stall()
-        if self._chunks:
-            self._wake_reader()
 
     def _wake_reader(self) -> None:
-        if self._readable is not None and not self._readable.done():
+        if self.on_output is not None:
+            self.on_output()
+        elif self._readable is not None and not self._readable.done():
             self._readable.set_result(None)
 
     def _send(self, data: bytes) -> None:
@@ -230,10 +235,8 @@ class Attach:
         self._wake_writer()
 
     def _wake_writer(self) -> None:
-        if self._writable is not None:
-            if not self._writable.done():
-                self._writable.set_result(None)
-            self._writable = None
+        if self.on_drained is not None:
+            self.on_drained()
 
 
 async def attach(

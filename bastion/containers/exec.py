@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -86,12 +86,26 @@ class Exec:
                 await self._check_started(b"".join(data for _, data in chunks))
         return chunks
 
+    def take(self) -> list[Chunk] | None:
+        """What it has said since, once `read` has given its first words; None if that is nothing, [] at the end."""
+        return self._attach.take()
+
+    def on_output(self, call: Callable[[], None]) -> None:
+        """From now on it is called when there is something to `take`, and nobody may `read`."""
+        self._attach.on_output = call
+
+    def on_drained(self, call: Callable[[], None]) -> None:
+        """From now on it is called when the program is no longer `full`."""
+        self._attach.on_drained = call
+
     def write(self, data: bytes) -> None:
+        """Dropped where the program reads no more: its output and status may still come."""
         self._attach.write(data)
 
-    async def drain(self) -> None:
-        """Wait while the engine, or the program, takes no more."""
-        await self._attach.drain()
+    @property
+    def full(self) -> bool:
+        """Does the engine, or the program, take no more at the moment?"""
+        return self._attach.full
 
     def write_eof(self) -> None:
         """The client will send no more. A terminal stays open, as with sshd (the engine would close its output too)."""

@@ -1,14 +1,18 @@
-"""One recording: what `write` returns is on file, and only that may be passed on.
+"""One recording: what `write` gives back is on file, and only that may be passed on.
 
 On file means that write(2) has returned: it survives the end of the bastion by kill -9. It reaches the disk when the
 recording is closed.
+
+Small writes, such as that of a key, are done on the event loop: they go to the page cache, which takes some
+microseconds, and handing them to a thread and back takes ten times as long. As soon as one was slow (writers.SLOW), all
+writes of all recordings are left to the threads until none has been slow for a while. So a slow disk holds the event
+loop up for one write, then the sessions that write to it only. What remains: a disk that comes to a stand while such
+a write is under way holds it up until it moves again, since Linux lets nobody take a write(2) to a file back.
 """
 
 import asyncio
 import contextlib
 import errno
-import hashlib
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,35 +21,23 @@ from pathlib import Path
 from typing import TypeVar
 
 from bastion.errors import Reason, Refusal
-from bastion.model import Chunk, Stream
-from bastion.recording.asciicast import Code, StreamEncoder, encode_text, split_text, text_of
-from bastion.recording.redaction import Redactor, Told
+from bastion.model import Chunk
+from bastion.recording.tape import Tape
+from bastion.recording.transcript import Lines, Transcript
 from bastion.recording.writers import Job, Writers
 
 T = TypeVar("T")
 
-SMALL = 4096  # bytes that are encoded on the event loop
+SMALL = 64 << 10  # bytes that are encoded and hashed on the event loop
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was recorded. `streams` is ready for the audit log: `{"o": {"bytes": 12, "sha256": "…"}, …}`.
-
-    The SHA-256 of a terminal's input is None: typed passwords could be guessed from it.
-    """
+    """What was recorded; `streams` as in Transcript."""
 
     path: Path
     streams: Mapping[str, Mapping[str, int | str | None]]
     failure: str | None  # why the recording is not complete
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedFile:
-    """A file that has its header: opened for appending, `size` bytes long."""
-
-    path: Path
-    descriptor: int
-    size: int
 
 
 def describe(error: Exception) -> str:
@@ -55,178 +47,22 @@ def describe(error: Exception) -> str:
     return repr(error)
 
 
-class _Track:
-    """One stream: what was passed on of it."""
-
-    def __init__(self, stream: Stream, *, secret: bool) -> None:
-        self.bytes = 0
-        self.sha256 = None if secret else hashlib.sha256()
-        self.held = b""  # an incomplete character that waits for its rest
-        self.truncated = False
-        self.encoder = StreamEncoder(stream)
-
-    def passed_on(self, data: bytes) -> None:
-        self.bytes += len(data)
-        if self.sha256 is not None:
-            self.sha256.update(data)
-
-
-class _Tape:
-    """Encodes, hashes and writes: in the writer thread, or on the event loop while there is no job for that."""
-
-    def __init__(self, file: RecordedFile | None, *, terminal: bool, strict: bool, max_bytes: int) -> None:
-        self.file = file
-        self.size = file.size if file else 0
-        self.terminal = terminal
-        self.strict = strict
-        self.max_bytes = max_bytes
-        self.failure: str | None = None
-        self.holding = False
-        self.tracks = {stream: _Track(stream, secret=terminal and stream is Stream.INPUT) for stream in Stream}
-        self.redactor = Redactor()
-
-    def perform(self, jobs: list[Job]) -> None:
-        lines: list[bytes] = []
-        try:
-            if self.failure is None or not self.strict:
-                for job in jobs:
-                    job.result = job.work(lines)
-                if self.failure is None:
-                    self._append(lines)
-        except OSError as error:
-            self.failure = describe(error)
-        except Exception as error:  # a defect of ours: nothing may go on unrecorded
-            self.failure, self.strict = describe(error), True
-        if self.failure is not None and self.strict:
-            for job in jobs:
-                job.error = self.refusal()
-        self.holding = any(track.held for track in self.tracks.values())
-
-    def attempt(self, work: Callable[[list[bytes]], T], lines: list[bytes]) -> T | None:
-        """Do `work` that adds to `lines`; None where the recording has failed, as the next job will say."""
-        if self.failure is not None and self.strict:
-            return None
-        try:
-            return work(lines)
-        except Exception as error:  # a defect of ours: nothing may go on unrecorded
-            self.failure, self.strict = describe(error), True
-            return None
-        finally:
-            self.holding = any(track.held for track in self.tracks.values())
-
-    def refusal(self) -> Refusal:
-        path = self.file.path if self.file else "none"
-        return Refusal(
-            Reason.RECORDING_FAILED,
-            "This session can no longer be recorded, so it was ended. Please tell the administrators of this bastion.",
-            f"recording {path}: {self.failure}; recording.folder must be there, writable, and have free space",
-        )
-
-    def take(self, now: float, chunks: list[Chunk], lines: list[bytes]) -> list[Chunk]:
-        """The work of `Recorder.write`."""
-        passed = [(stream, self._take(now, stream, data, lines)) for stream, data in chunks]
-        return [chunk for chunk in passed if chunk[1]]
-
-    def flush(self, now: float, lines: list[bytes]) -> list[Chunk]:
-        released: list[Chunk] = []
-        for stream, track in self.tracks.items():
-            if track.held:
-                data, track.held = track.held, b""
-                self._record(now, stream, text_of(data), lines)
-                track.passed_on(data)
-                released.append((stream, data))
-        return released
-
-    def resize(self, now: float, columns: int, rows: int, lines: list[bytes]) -> None:
-        lines.append(encode_text(now, Code.RESIZE, f"{columns}x{rows}"))
-
-    def end(self, now: float, how: str, lines: list[bytes]) -> None:
-        self.flush(now, lines)
-        self._tell(now, self.redactor.finish(), lines)
-        lines.append(encode_text(now, Code.END, how))
-
-    def _take(self, now: float, stream: Stream, data: bytes, lines: list[bytes]) -> bytes:
-        """Returns what may be passed on."""
-        track = self.tracks[stream]
-        if track.held:
-            data, track.held = track.held + data, b""
-        if not data:
-            return data
-        room = self.max_bytes - track.bytes
-        if self.failure is not None:
-            pass
-        elif track.truncated:
-            if stream is not Stream.INPUT and self.redactor.watching:
-                self._tell(now, self.redactor.output(now, text_of(data)), lines)
-        elif len(data) > room:
-            self._truncate(now, stream, data[:room], lines)
-        elif self.terminal and stream is Stream.INPUT:
-            self._record(now, stream, text_of(data), lines)  # the redactor puts split characters together
-        elif self.terminal:
-            text, track.held = split_text(data)
-            self._record(now, stream, text, lines)
-            if track.held:
-                data = data[: -len(track.held)]
-        else:
-            lines.append(track.encoder.encode(now, data))
-        track.passed_on(data)
-        return data
-
-    def _truncate(self, now: float, stream: Stream, data: bytes, lines: list[bytes]) -> None:
-        if data and self.terminal:
-            self._record(now, stream, text_of(data), lines)
-        elif data:
-            lines.append(self.tracks[stream].encoder.encode(now, data))
-        if stream is Stream.INPUT:
-            self._tell(now, self.redactor.finish(), lines)
-        lines.append(encode_text(now, Code.TRUNCATED, stream))
-        self.tracks[stream].truncated = True
-
-    def _record(self, now: float, stream: Stream, text: str, lines: list[bytes]) -> None:
-        """Text of a terminal."""
-        if not text:
-            return
-        if stream is Stream.INPUT:
-            self._tell(now, self.redactor.input(now, text), lines)
-        else:
-            lines.append(encode_text(now, stream, text))
-            self._tell(now, self.redactor.output(now, text), lines)
-
-    def _tell(self, now: float, told: list[Told], lines: list[bytes]) -> None:
-        lines.extend(encode_text(now, code, text) for code, text in told)
-
-    def _append(self, lines: list[bytes]) -> None:
-        """Raises OSError; the file then ends with the last whole line."""
-        assert self.file is not None  # there is a failure otherwise
-        if not lines:
-            return
-        data = memoryview(b"".join(lines))
-        if os.fstat(self.file.descriptor).st_nlink == 0:
-            raise OSError(errno.ENOENT, "The file was deleted")
-        written = 0
-        try:
-            while written < len(data):
-                written += os.write(self.file.descriptor, data[written:])
-        except OSError:
-            with contextlib.suppress(OSError):  # a line without its end is what readers expect after a crash
-                os.ftruncate(self.file.descriptor, self.size)
-            raise
-        self.size += written
-
-
 class Recorder:
     """Writes one recording; made by RecordingStore.open. May be used by several tasks at once.
 
-    Unless the configuration says best_effort, all methods but close raise Refusal (RECORDING_FAILED) when something
-    could not be written: nothing of it may be passed on, and the session has to end. With best_effort `failure` says
-    what went wrong, and from then on nothing more is recorded.
+    `write`, `flush` and `resize` can be awaited, and are done at once where the disk is as quick as it should be. What
+    they are given is recorded in its order, also where nobody waits for them any more.
+
+    Unless the configuration says best_effort, they fail with Refusal (RECORDING_FAILED) when something could not be
+    written: nothing of it may be passed on, and the session has to end. With best_effort `failure` says what went
+    wrong, and from then on nothing more is recorded.
     """
 
     def __init__(
         self,
         writers: Writers,
         path: Path,
-        file: RecordedFile | None,
+        tape: Tape | None,
         *,
         terminal: bool,
         strict: bool,
@@ -234,53 +70,35 @@ class Recorder:
         failure: str | None = None,
     ) -> None:
         self.path = path
+        self.failure = failure  # why the recording is not complete
+        self._strict = strict
+        self._tape = tape
+        self._transcript = Transcript(terminal=terminal, max_bytes=max_bytes)
+        self._transcript.told = failure is None
         self._writers = writers
-        self._queue = writers.pin()
-        self._tape = _Tape(file, terminal=terminal, strict=strict, max_bytes=max_bytes)
-        self._tape.failure = failure
+        self._writer = writers.pin()
         self._start = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._closing: asyncio.Task[Summary] | None = None
-        self._under_way = 0  # jobs that the writer thread may still work on
-
-    @property
-    def failure(self) -> str | None:
-        """Why the recording is not complete."""
-        return self._tape.failure
+        self._under_way = 0  # jobs that the writer thread may still work on: the transcript is its own meanwhile
 
     @property
     def holding(self) -> bool:
         """Whether up to 3 bytes of a terminal's output wait for the rest of a character; `flush` releases them."""
-        return self._tape.holding
+        return self._transcript.holding
 
-    async def write(self, chunks: list[Chunk]) -> list[Chunk]:
-        """Returns what is on file now and may be passed on.
+    def write(self, chunks: list[Chunk]) -> asyncio.Future[list[Chunk]]:
+        """Gives back what is on file now and may be passed on."""
+        work = partial(self._transcript.take, self._now(), chunks)
+        return self._do(work, small=sum([len(data) for _, data in chunks]) <= SMALL)
 
-        If it is cancelled, the chunks are still recorded, in their order.
-        """
-        take = partial(self._tape.take, self._now(), chunks)
-        if self._under_way or self._closing is not None or sum(len(data) for _, data in chunks) > SMALL:
-            return await self._do(take)
-        # No job is under way, so the tape is ours: a key is encoded here, and one that adds nothing to the file (its
-        # text is withheld, as that before it) does not wait for the thread, which would take longer than all the rest.
-        lines: list[bytes] = []
-        passed = self._tape.attempt(take, lines)
-        if passed is not None and not lines:
-            return passed
+    def flush(self) -> asyncio.Future[list[Chunk]]:
+        """Records the bytes of incomplete characters as they are, and gives them back to be passed on."""
+        return self._do(partial(self._transcript.flush, self._now()))
 
-        def write(into: list[bytes]) -> list[Chunk]:
-            into.extend(lines)
-            return passed or []
-
-        return await self._do(write)
-
-    async def flush(self) -> list[Chunk]:
-        """Records the bytes of incomplete characters as they are, and returns them to be passed on."""
-        return await self._do(partial(self._tape.flush, self._now()))
-
-    async def resize(self, columns: int, rows: int) -> None:
+    def resize(self, columns: int, rows: int) -> asyncio.Future[None]:
         """The terminal has another size, in characters."""
-        await self._do(partial(self._tape.resize, self._now(), columns, rows))
+        return self._do(partial(self._transcript.resize, self._now(), columns, rows))
 
     async def close(self, exit: int | str | None = None) -> Summary:  # noqa: A002 - the word of the field
         """Ends the recording with the exit status or a word on how it ended, and brings it to the disk.
@@ -292,48 +110,68 @@ class Recorder:
         return await asyncio.shield(self._closing)
 
     async def _close(self, how: str) -> Summary:
-        tape = self._tape
-        with contextlib.suppress(Refusal):  # tape.failure says it
-            await self._submit(partial(tape.end, self._now(), how))
-        if tape.file is not None:
+        with contextlib.suppress(Refusal):  # self.failure says it
+            ending = Job(self, partial(self._transcript.end, self._now(), how), self._loop.create_future())
+            self._submit(ending)
+            await ending.future
+        if self._tape is not None:
             try:
-                await self._loop.run_in_executor(self._writers.files, _finish, tape.file)
+                await self._loop.run_in_executor(self._writers.files, self._tape.finish)
             except OSError as error:
-                tape.failure = tape.failure or describe(error)
-        return Summary(
-            path=self.path,
-            streams={
-                str(stream): {"bytes": track.bytes, "sha256": track.sha256.hexdigest() if track.sha256 else None}
-                for stream, track in tape.tracks.items()
-            },
-            failure=tape.failure,
-        )
+                self.failure = self.failure or describe(error)
+        return Summary(self.path, self._transcript.streams(), self.failure)
 
     def _now(self) -> float:
         return time.monotonic() - self._start
 
-    def _do(self, work: Callable[[list[bytes]], T]) -> asyncio.Future[T]:
+    def _do(self, work: Callable[[Lines], T], *, small: bool = True) -> asyncio.Future[T]:
         if self._closing is not None:
             raise Refusal(Reason.RECORDING_FAILED, "This session has ended.", f"recording {self.path} is closed")
-        return self._submit(work)
+        job = Job(self, work, self._loop.create_future())
+        if small and not self._under_way and self._writers.disk_is_quick:
+            self.perform([job])
+            job.settle()
+        else:
+            self._submit(job)
+        return job.future
 
-    def _submit(self, work: Callable[[list[bytes]], T]) -> asyncio.Future[T]:
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._writers.submit(self._queue, Job(self._tape, work, future, self._settled))
+    def _submit(self, job: Job) -> None:
+        self._writers.submit(self._writer, job)
         self._under_way += 1
-        return future
 
-    def _settled(self) -> None:
+    def settled(self) -> None:
         self._under_way -= 1
 
+    def perform(self, jobs: list[Job]) -> None:
+        """In the writer thread, or on the event loop while that has nothing of this recording to do."""
+        lines: Lines = []
+        try:
+            if self.failure is None or not self._strict:
+                for job in jobs:
+                    job.result = job.work(lines)
+                if lines and self._tape is not None and self.failure is None:
+                    self._append(self._tape, lines)
+        except OSError as error:
+            self._fail(error)
+        except Exception as error:  # a defect of ours: nothing may go on unrecorded
+            self._strict = True
+            self._fail(error)
+        if self.failure is not None and self._strict:
+            for job in jobs:
+                job.error = self._refusal()
 
-def _finish(file: RecordedFile) -> None:
-    try:
-        os.fsync(file.descriptor)
-    finally:
-        os.close(file.descriptor)
-    folder = os.open(file.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)  # the file's name, too
-    finally:
-        os.close(folder)
+    def _append(self, tape: Tape, lines: Lines) -> None:
+        began = time.monotonic()
+        tape.append(lines)
+        self._writers.took(time.monotonic() - began)
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = describe(error)
+        self._transcript.told = False
+
+    def _refusal(self) -> Refusal:
+        return Refusal(
+            Reason.RECORDING_FAILED,
+            "This session can no longer be recorded, so it was ended. Please tell the administrators of this bastion.",
+            f"recording {self.path}: {self.failure}; recording.folder must be there, writable, and have free space",
+        )

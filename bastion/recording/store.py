@@ -12,7 +12,8 @@ from bastion import config
 from bastion.errors import Reason, Refusal
 from bastion.model import Terminal
 from bastion.recording.asciicast import Header, RecordingError, encode_header
-from bastion.recording.recorder import RecordedFile, Recorder, describe
+from bastion.recording.recorder import Recorder, describe
+from bastion.recording.tape import Tape
 from bastion.recording.writers import Writers
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -67,10 +68,10 @@ class RecordingStore:
             writers.files, _create, self._section.folder, path, encode_header(header), not self._prepared
         )
         strict = self._section.mode == "strict"
-        file: RecordedFile | None = None
+        tape: Tape | None = None
         failure: str | None = None
         try:
-            file = await asyncio.shield(creating)
+            tape = await asyncio.shield(creating)
             self._prepared = True
         except asyncio.CancelledError:
             creating.add_done_callback(_abandon)
@@ -87,7 +88,7 @@ class RecordingStore:
         return Recorder(
             writers,
             path,
-            file,
+            tape,
             terminal=header.terminal,
             strict=strict,
             max_bytes=self._section.max_bytes,
@@ -119,7 +120,7 @@ class RecordingStore:
             await writers.close()
 
 
-def _create(folder: Path, path: Path, header: bytes, make_folder: bool) -> RecordedFile:
+def _create(folder: Path, path: Path, header: bytes, make_folder: bool) -> Tape:
     """Raises OSError. No symbolic link below `folder` is followed, and nothing that exists is written to."""
     if make_folder:  # later a folder that is gone was unmounted or removed: to make another would hide that
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -143,9 +144,9 @@ def _create(folder: Path, path: Path, header: bytes, make_folder: bool) -> Recor
             raise
     finally:
         os.close(inside)
-    return RecordedFile(path, descriptor, len(header))
+    return Tape(path, descriptor, len(header))
 
 
-def _abandon(creating: asyncio.Future[RecordedFile]) -> None:
+def _abandon(creating: asyncio.Future[Tape]) -> None:
     if not creating.cancelled() and creating.exception() is None:
         os.close(creating.result().descriptor)

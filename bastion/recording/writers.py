@@ -1,4 +1,4 @@
-"""The threads that write: the event loop never waits for a disk.
+"""The threads that write what takes long, or all while the disk is slow.
 
 Each recording is pinned to one thread, so its jobs are done in the order they came; what has queued up meanwhile is
 handed over together. An eventfd brings the results back, which took a third of the time of run_in_executor.
@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +20,16 @@ from bastion.errors import Reason, Refusal
 
 THREADS = 4  # a disk that hangs under one recording holds up a quarter of the others
 
+SLOW = 0.005  # seconds; a small write takes some microseconds
+RELENT = 1.0  # seconds after the last slow write
+
 
 class Sink(Protocol):
     def perform(self, jobs: list["Job"]) -> None:
-        """In a writer thread: sets `result` or `error` of each job; never raises."""
+        """Sets `result` or `error` of each job; never raises."""
+
+    def settled(self) -> None:
+        """On the event loop, for each job that a thread has done, also where nobody waits for it any more."""
 
 
 @dataclass(eq=False, slots=True)
@@ -30,9 +37,16 @@ class Job:
     sink: Sink
     work: Callable[[list[bytes]], Any]  # adds the lines to write to its argument, returns the result
     future: asyncio.Future[Any]
-    settled: Callable[[], None]  # called on the event loop when it is done, also where nobody waits any more
     result: Any = None
     error: Exception | None = None
+
+    def settle(self) -> None:
+        if self.future.done():
+            return  # cancelled; what it had to write is written all the same
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
 
 
 Queue = SimpleQueue[Job | None]
@@ -53,9 +67,20 @@ class Writers:
         ]
         self._next = 0
         self._closed = False
+        self._slow_until = 0.0
         self.files = ThreadPoolExecutor(THREADS, "recording-files")
         for thread in self._threads:
             thread.start()
+
+    @property
+    def disk_is_quick(self) -> bool:
+        """Nothing took longer than SLOW lately: small writes may be done on the event loop."""
+        return not self._closed and time.monotonic() >= self._slow_until
+
+    def took(self, seconds: float) -> None:
+        """A write has taken so long."""
+        if seconds > SLOW:
+            self._slow_until = time.monotonic() + RELENT
 
     def submit(self, queue: Queue, job: Job) -> None:
         """Raises Refusal once the threads are told to end."""
@@ -103,10 +128,5 @@ class Writers:
             os.eventfd_read(self._wakeup)
         while self._done:
             job = self._done.popleft()
-            job.settled()
-            if job.future.done():
-                continue  # cancelled; what it had to write is written all the same
-            if job.error is not None:
-                job.future.set_exception(job.error)
-            else:
-                job.future.set_result(job.result)
+            job.sink.settled()
+            job.settle()

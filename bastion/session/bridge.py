@@ -1,42 +1,36 @@
-"""The pumps between a channel and an exec. What passes is on the recording first."""
+"""Between a channel and an exec. What passes is on the recording first."""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol
 
-from bastion.model import Chunk, Stream, Terminal
+from bastion.model import Chunk, Terminal
+from bastion.session import pumps
 from bastion.session.client import Client
 from bastion.session.inbox import Inbox
+from bastion.session.pumps import InputPump, OutputPump
 
-HOLD_SECONDS = 0.05  # how long the first bytes of a character wait for its last ones
 
-
-class Program(Protocol):
+class Program(pumps.Program, Protocol):
     """What the bridge needs of an exec."""
 
     async def read(self) -> list[Chunk]: ...
-    def write(self, data: bytes) -> None: ...
-    async def drain(self) -> None: ...
-    def write_eof(self) -> None: ...
+    def on_output(self, call: Callable[[], None]) -> None: ...
+    def on_drained(self, call: Callable[[], None]) -> None: ...
     async def resize(self, columns: int, rows: int) -> None: ...
     async def signal(self, name: str) -> None: ...
 
 
-class Recorder(Protocol):
+class Recorder(pumps.Recorder, Protocol):
     """What the bridge needs of a recording."""
 
-    @property
-    def holding(self) -> bool: ...
-    async def write(self, chunks: list[Chunk]) -> list[Chunk]: ...
-    async def flush(self) -> list[Chunk]: ...
-    async def resize(self, columns: int, rows: int) -> None: ...
+    def resize(self, columns: int, rows: int) -> Awaitable[None]: ...
 
 
 class Bridge:
-    """Three pumps, each as slow as its slowest end: output, input, and control (sizes and signals).
+    """Two pumps, each as slow as its slowest end, and control (sizes and signals).
 
-    Control has a pump of its own, since a signal must arrive while the program reads no input.
+    Control has a task of its own, since a signal must arrive while the program reads no input.
     """
 
     def __init__(
@@ -47,7 +41,6 @@ class Bridge:
         recorder: Recorder,
         log_resize: Callable[[Terminal], Awaitable[None]],
     ) -> None:
-        self._client = client
         self._inbox = inbox
         self._program = program
         self._recorder = recorder
@@ -55,7 +48,9 @@ class Bridge:
         self._size: Terminal | None = None
         self._signals: list[str] = []
         self._control = asyncio.Event()
-        self._output_closed = False
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._input = InputPump(inbox, recorder, program, self._over)
+        self._output = OutputPump(program, recorder, client, self._over)
 
     def resize(self, terminal: Terminal) -> None:
         """The terminal has a new size; of several the newest wins."""
@@ -70,66 +65,45 @@ class Bridge:
 
     def output_closed(self) -> None:
         """The client takes no more output: what the program says from now on gets it a SIGPIPE."""
-        self._output_closed = True
+        self._output.refuse(lambda: self.signal("PIPE"))
+
+    def client_drained(self) -> None:
+        """The client is no longer `full`."""
+        self._output.go()
 
     async def run(self) -> None:
-        """Pump until the program's output has ended.
+        """Returns when the program's output has ended, and all of it was passed on.
 
-        Raises Refusal (the recording or the engine failed) or ConnectionError (the client is gone).
+        Raises Refusal: the recording or the engine failed.
         """
-        others = [asyncio.create_task(self._pump_input()), asyncio.create_task(self._pump_control())]
-        output = asyncio.create_task(self._pump_output())
-        pumps = {output, *others}
+        tasks = [self._task(self._begin_output()), self._task(self._pump_control())]
+        self._inbox.on_input = self._input.go
+        self._program.on_drained(self._input.go)
+        self._input.go()
         try:
-            while not output.done():
-                done, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-                for pump in done:
-                    pump.result()
-                pumps -= done
+            await self._over
         finally:
-            for pump in (output, *others):
-                pump.cancel()
-            await asyncio.gather(output, *others, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _pump_output(self) -> None:
-        while chunks := await self._read():
-            if self._output_closed:
-                self.signal("PIPE")
-            else:
-                await self._pass_on(await self._recorder.write(chunks))
-        await self._pass_on(await self._recorder.flush())
+    def _task(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """One whose failure ends it all."""
 
-    async def _read(self) -> list[Chunk]:
-        if not self._recorder.holding:
-            return await self._program.read()
-        reading = asyncio.create_task(self._program.read())
-        try:
-            await asyncio.wait({reading}, timeout=HOLD_SECONDS)
-            if not reading.done():
-                await self._pass_on(await self._recorder.flush())
-            return await reading
-        finally:
-            reading.cancel()
+        def done(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) and not self._over.done():
+                self._over.set_exception(error)
 
-    async def _pass_on(self, chunks: list[Chunk]) -> None:
-        for chunk in chunks:
-            self._client.write(chunk)
-        await self._client.drain()
+        task = asyncio.create_task(work)
+        task.add_done_callback(done)
+        return task
 
-    async def _pump_input(self) -> None:
-        while data := await self._inbox.read():
-            await self._recorder.write([(Stream.INPUT, data)])
-            try:
-                self._program.write(data)
-                await self._program.drain()
-            except ConnectionError:
-                break  # the program reads no more; its output and status may still come
-        else:
-            with contextlib.suppress(ConnectionError):
-                self._program.write_eof()
-            return
-        while await self._inbox.read():
-            pass  # what nobody reads: the client is not to be held up by it
+    async def _begin_output(self) -> None:
+        """The first output tells, too, whether the program could be started."""
+        chunks = await self._program.read()
+        self._program.on_output(self._output.go)
+        self._output.feed(chunks)
+        self._output.go()
 
     async def _pump_control(self) -> None:
         while True:

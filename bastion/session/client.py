@@ -26,6 +26,10 @@ class Client(Protocol):
     def write(self, chunk: Chunk) -> None:
         """Send a chunk: Stream.OUTPUT as data, Stream.ERROR as extended data (RFC 4254 section 5.2)."""
 
+    @property
+    def full(self) -> bool:
+        """Would more only pile up? Session.client_drained() tells the end of it."""
+
     async def drain(self) -> None:
         """Return when more can be written without piling up; raises ConnectionError when the client is gone."""
 

@@ -22,14 +22,15 @@ class Inbox:
         self._size = 0
         self._eof = False
         self._reader: asyncio.Future[None] | None = None
+        self.on_input: Callable[[], None] | None = None  # called when there is something to `take`
 
     def feed(self, data: bytes) -> None:
         self._chunks.append(data)
         self._size += len(data)
+        self._wake()
         if self._size > HIGH_WATER and not self._paused:
             self._paused = True
             self._pause()
-        self._wake()
 
     def feed_eof(self) -> None:
         """The client will send no more; what it has sent can still be read."""
@@ -44,22 +45,26 @@ class Inbox:
 
     async def read(self) -> bytes:
         """All that is there, up to READ_SIZE; b"" at the end of the input."""
-        while not self._chunks:
-            if self._eof:
-                return b""
+        while (data := self.take()) is None:
             self._reader = asyncio.get_running_loop().create_future()
             try:
                 await self._reader
             finally:
                 self._reader = None
-        data = self._take()
+        return data
+
+    def take(self) -> bytes | None:
+        """The same at once; None if there is nothing yet."""
+        if not self._chunks:
+            return b"" if self._eof else None
+        data = self._join()
         self._size -= len(data)
         if self._paused and self._size <= HIGH_WATER // 2:
             self._paused = False
             self._resume()
         return data
 
-    def _take(self) -> bytes:
+    def _join(self) -> bytes:
         first = self._chunks.popleft()
         if not self._chunks:
             return first
@@ -70,5 +75,7 @@ class Inbox:
         return b"".join(taken)
 
     def _wake(self) -> None:
-        if self._reader is not None and not self._reader.done():
+        if self.on_input is not None:
+            self.on_input()
+        elif self._reader is not None and not self._reader.done():
             self._reader.set_result(None)

@@ -72,6 +72,10 @@ class Session:
         if self._bridge is not None:
             self._bridge.output_closed()
 
+    def client_drained(self) -> None:
+        if self._bridge is not None:
+            self._bridge.client_drained()
+
     def client_gone(self) -> None:
         self.cut(Outcome(Status.DISCONNECTED))
 

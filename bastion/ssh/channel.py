@@ -187,6 +187,12 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     def resume_writing(self) -> None:
         self._writable.set()
+        self.drained()
+
+    def drained(self) -> None:
+        """The channel's window or the connection takes more again."""
+        if self._session is not None and not self.full:
+            self._session.client_drained()
 
     # The session's side: bastion.session.client.Client.
 
@@ -195,6 +201,10 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         if self._channel is not None and not self._channel.is_closing():
             datatype = asyncssh.EXTENDED_DATA_STDERR if stream is Stream.ERROR else None
             self._channel.write(data, datatype)
+
+    @property
+    def full(self) -> bool:
+        return not (self._writable.is_set() and self._connection.writable.is_set())
 
     async def drain(self) -> None:
         await self._writable.wait()

@@ -74,7 +74,7 @@ class Connection(asyncssh.SSHServer):
         self._log = self._log.bind(source_ip=self._source_ip, source_port=source_port)
         # asyncssh ignores the transport's flow control; a client with a huge window would fill the memory.
         conn.pause_writing = self.writable.clear  # type: ignore[method-assign]
-        conn.resume_writing = self.writable.set  # type: ignore[method-assign]
+        conn.resume_writing = self._resume_writing  # type: ignore[method-assign]
         self._limit_before_login(conn)
         tuning.acknowledge_quickly(conn)
         if not self._listener.section.chacha20:  # an old OpenSSH may be what it is for
@@ -83,6 +83,11 @@ class Connection(asyncssh.SSHServer):
         tuning.send_no_ignore(conn)
         signing_in.ask_the_door(conn, self)
         self._listener.own(self._open())
+
+    def _resume_writing(self) -> None:
+        self.writable.set()
+        for channel in tuple(self._channels):
+            channel.drained()
 
     def _limit_before_login(self, conn: asyncssh.SSHServerConnection) -> None:
         """While a password is looked up, asyncssh keeps whatever comes."""

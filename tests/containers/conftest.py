@@ -10,6 +10,7 @@ import pytest
 from docker.models.containers import Container as DockerContainer
 
 from bastion import config
+from bastion.containers.attach import Attach
 from bastion.containers.engine import Engine
 from bastion.containers.exec import Exec, ExecSpec, start
 from bastion.containers.shell import command_argv
@@ -36,6 +37,15 @@ async def until(condition: Callable[[], Awaitable[object]], what: str, seconds: 
         while not await condition():
             await asyncio.sleep(0.02)
             print("waiting until", what)
+
+
+async def drained(attached: Attach) -> None:
+    """Return when it is not full."""
+    room = asyncio.Event()
+    attached.on_drained = room.set
+    while attached.full:
+        room.clear()
+        await asyncio.wait_for(room.wait(), 30)
 
 
 async def read_all(program: Exec) -> list[Chunk]:
@@ -90,7 +100,7 @@ class Programs:
         async def feed() -> None:
             for begin in range(0, len(data), 1 << 16):
                 program.write(data[begin : begin + (1 << 16)])
-                await program.drain()
+                await drained(program._attach)
             program.write_eof()
 
         chunks, _ = await asyncio.gather(read_all(program), feed())

@@ -23,6 +23,7 @@ from bastion.containers.frames import joined
 from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Chunk, Stream
 from demo.images import busybox_tar, import_tree
+from tests.containers.conftest import drained
 from tests.containers.test_frames import framed
 from tests.servers.engine import BUSYBOX
 from tests.servers.engine import Engine as DockerEngine
@@ -216,7 +217,7 @@ async def test_input_waits_for_an_engine_that_reads_none(tmp_path: Path) -> None
                 while written < 1000:
                     attached.write(data)
                     written += 1
-                    await attached.drain()
+                    await drained(attached)
         assert attached.unsent <= HIGH_WATER + len(data)
         assert written < 100
         attached.write_eof()
@@ -235,7 +236,7 @@ async def test_close_wakes_who_waits(tmp_path: Path) -> None:
     async with pretender(tmp_path, talk) as engine:
         attached = await attach(engine, "0123", tty=True, timeout=5)
         attached.write(b"x" * 10_000_000)
-        reading, draining = asyncio.create_task(attached.read()), asyncio.create_task(attached.drain())
+        reading, draining = asyncio.create_task(attached.read()), asyncio.create_task(drained(attached))
         await asyncio.sleep(0.05)
         assert not reading.done()
         assert not draining.done()
@@ -354,7 +355,7 @@ async def test_five_megabytes_through_cat_come_back_as_they_were(engine_and_cont
     async def feed() -> None:
         for begin in range(0, len(data), 50_000):
             attached.write(data[begin : begin + 50_000])
-            await attached.drain()
+            await drained(attached)
         attached.write_eof()
 
     chunks, _ = await asyncio.gather(all_of(attached), feed())

@@ -11,7 +11,7 @@ from bastion.containers.attach import HIGH_WATER, RECEIVE
 from bastion.containers.shell import shell_argv
 from bastion.errors import Reason, Refusal
 from bastion.model import Stream, Terminal
-from tests.containers.conftest import TERMINAL, Programs, joined, read_all, read_until, until
+from tests.containers.conftest import TERMINAL, Programs, drained, joined, read_all, read_until, until
 from tests.servers.engine import BUSYBOX, DEBIAN, NO_SHELL
 from tests.servers.engine import Engine as DockerEngine
 
@@ -243,7 +243,7 @@ async def test_backpressure_both_ways(busybox: DockerContainer, programs: Progra
         reader.write(data)
         written.update(data)
         most = max(most, reader._attach.unsent)
-        await reader.drain()
+        await drained(reader._attach)
     reader.write_eof()
     assert joined(await read_all(reader)).startswith(written.hexdigest().encode())
     assert most <= HIGH_WATER + len(data)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from bastion.model import Chunk, Stream, Terminal
 from bastion.recording.asciicast import Event, Reader
 from bastion.recording.recorder import Recorder
 from bastion.recording.store import RecordingStore
+from bastion.recording.tape import Tape
+from bastion.recording.writers import SLOW
 
 TERMINAL = Terminal("xterm", 80, 24)
 OUT, IN, ERR = Stream.OUTPUT, Stream.INPUT, Stream.ERROR
@@ -185,14 +188,43 @@ async def test_many_writers_at_once_keep_each_ones_order(store: RecordingStore) 
 async def test_a_cancelled_write_is_recorded_all_the_same_and_in_order(store: RecordingStore) -> None:
     recorder = await open_recorder(store)
     for number in range(100):
-        task = asyncio.create_task(recorder.write([(OUT, b"%02d " % number)]))
-        await asyncio.sleep(0)
+        recorder._writers.took(SLOW + 1)  # or it is done before it can be cancelled
+        writing = recorder.write([(OUT, b"%02d " % number)])
+        assert not writing.done()
         if number % 3:
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            writing.cancel()
+        await asyncio.sleep(0)
     await recorder.close(None)
     assert bytes_of(recorder, OUT) == b"".join(b"%02d " % number for number in range(100))
+
+
+async def test_a_slow_disk_holds_the_event_loop_up_once(store: RecordingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, other = await open_recorder(store), await open_recorder(store, "s2")
+    moves = threading.Event()
+    append = Tape.append
+
+    def slow(tape: Tape, lines: list[bytes]) -> None:  # no disk of ours can be made slow at will
+        append(tape, lines)
+        time.sleep(3 * SLOW)
+
+    def stands(tape: Tape, lines: list[bytes]) -> None:
+        assert moves.wait(30)
+        append(tape, lines)
+
+    assert recorder.write([(OUT, b"a")]).done()
+    monkeypatch.setattr(Tape, "append", slow)
+    assert recorder.write([(OUT, b"b")]).done()
+    monkeypatch.setattr(Tape, "append", stands)
+    late = [recorder.write([(OUT, b"c")]), recorder.write([(OUT, b"d")]), other.write([(OUT, b"x")])]
+    assert not any(writing.done() for writing in late)
+    moves.set()
+    assert await asyncio.gather(*late) == [[(OUT, b"c")], [(OUT, b"d")], [(OUT, b"x")]]
+    assert bytes_of(recorder, OUT) == b"abcd"
+    async with asyncio.timeout(30):
+        while not (writing := recorder.write([(OUT, b".")])).done():  # quick again, after a while
+            await writing
+    await recorder.close(0)
+    await other.close(0)
 
 
 async def test_close_again_gives_the_same_summary_and_nothing_can_be_written(store: RecordingStore) -> None:
@@ -208,7 +240,7 @@ async def test_writing_after_the_store_is_closed_is_refused(store: RecordingStor
     await store.close()
     with pytest.raises(Refusal, match="closed"):
         await recorder.write([(OUT, b"x")])
-    os.close(recorder._tape.file.descriptor)
+    os.close(recorder._tape.descriptor)
 
 
 async def test_a_full_disk_ends_a_strict_session_and_leaves_whole_lines(small_disk: Path) -> None:
@@ -296,6 +328,8 @@ from pathlib import Path
 from bastion.config import Recording
 from bastion.model import Stream, Terminal
 from bastion.recording.store import RecordingStore
+from bastion.recording.tape import Tape
+from bastion.recording.writers import SLOW
 
 async def main():
     store = RecordingStore(Recording(folder=Path(sys.argv[1])))
