@@ -13,6 +13,7 @@ from asyncssh.auth import KbdIntChallenge
 from bastion.access.address import parse_user_name
 from bastion.audit.events import Event
 from bastion.auth.conversation import Challenge, Conversation
+from bastion.auth.refusals import TOLD
 from bastion.auth.throttle import Offence
 from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Identity, Terminal
@@ -313,6 +314,8 @@ class Connection(asyncssh.SSHServer):
         raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, refusal.user_text)
 
     async def _failed(self, method: str, refusal: Refusal) -> None:
+        if refusal.reason in TOLD and self._conn is not None:
+            self._conn.send_auth_banner(f"{refusal.user_text}\n")  # a failure has no words of its own
         # asyncssh announces every user name but the empty one
         log = self._log if self._user_name is not None else self._log.bind(user="")
         try:

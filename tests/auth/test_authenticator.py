@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from bastion.auth import authenticator, local
 from bastion.auth.authenticator import Authenticator
-from bastion.auth.refusals import REFUSED, UNAVAILABLE
+from bastion.auth.refusals import REFUSED, TOLD, UNAVAILABLE
 from bastion.auth.throttle import Throttle
 from bastion.auth.users_file import HASHER, User, changing_users
 from bastion.config import Auth, Ldap, LocalUsers, Oidc, Penalties
@@ -67,7 +67,8 @@ async def reason(who: Authenticator, user: str, how: str | bytes, key_type: str 
     asking = who.password(user, how, IP) if isinstance(how, str) else who.public_key(user, key_type, how, IP)
     with pytest.raises(Refusal) as caught:
         await asking
-    assert caught.value.user_text == (UNAVAILABLE if isinstance(caught.value, Unavailable) else REFUSED)
+    no = TOLD.get(caught.value.reason, REFUSED)
+    assert caught.value.user_text == (UNAVAILABLE if isinstance(caught.value, Unavailable) else no)
     assert caught.value.log_text.isprintable()
     return caught.value.reason
 

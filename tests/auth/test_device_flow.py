@@ -11,7 +11,7 @@ from joserfc.jwk import Key
 from bastion.auth import device_flow
 from bastion.auth.conversation import Challenge, Conversation
 from bastion.auth.oidc import Oidc
-from bastion.auth.refusals import REFUSED, UNAVAILABLE
+from bastion.auth.refusals import REFUSED, TOLD, UNAVAILABLE
 from bastion.config import Oidc as Section
 from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Identity
@@ -46,7 +46,8 @@ async def shown(conversation: Conversation) -> str:
 async def refusal(step: Any) -> Refusal:
     with pytest.raises(Refusal) as caught:
         await step
-    assert caught.value.user_text == (UNAVAILABLE if isinstance(caught.value, Unavailable) else REFUSED)
+    no = TOLD.get(caught.value.reason, REFUSED)
+    assert caught.value.user_text == (UNAVAILABLE if isinstance(caught.value, Unavailable) else no)
     assert caught.value.log_text.isprintable()
     return caught.value
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bastion.auth.lain import Lain
-from bastion.auth.refusals import REFUSED, UNAVAILABLE
+from bastion.auth.refusals import REFUSED, TOLD, UNAVAILABLE
 from bastion.auth.tokens import Token
 from bastion.config import LainSso
 from bastion.errors import Reason, Refusal, Unavailable
@@ -31,7 +31,8 @@ async def method(server: HttpServer) -> AsyncIterator[Lain]:
 async def refusal(method: Lain, user: str, token: Token) -> Refusal:
     with pytest.raises(Refusal) as caught:
         await method.token(user, token, "192.0.2.1")
-    assert caught.value.user_text == (UNAVAILABLE if isinstance(caught.value, Unavailable) else REFUSED)
+    no = TOLD.get(caught.value.reason, REFUSED)
+    assert caught.value.user_text == (UNAVAILABLE if isinstance(caught.value, Unavailable) else no)
     assert caught.value.log_text.isprintable()
     assert token.value not in caught.value.log_text
     return caught.value

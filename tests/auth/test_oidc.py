@@ -13,7 +13,7 @@ from joserfc.jwk import ECKey, Key, OctKey
 
 from bastion.auth import issuer
 from bastion.auth.oidc import Oidc
-from bastion.auth.refusals import REFUSED, UNAVAILABLE
+from bastion.auth.refusals import REFUSED, TOLD, UNAVAILABLE
 from bastion.auth.tokens import token_in
 from bastion.config import Oidc as Section
 from bastion.errors import ConfigError, Reason, Refusal, Unavailable
@@ -50,7 +50,8 @@ async def sign_in(method: Oidc, user: str, password: str) -> Identity:
 async def refusal(method: Oidc, token: str, user: str = "alice") -> Refusal:
     with pytest.raises(Refusal) as caught:
         await sign_in(method, user, token)
-    assert caught.value.user_text == (UNAVAILABLE if isinstance(caught.value, Unavailable) else REFUSED)
+    no = TOLD.get(caught.value.reason, REFUSED)
+    assert caught.value.user_text == (UNAVAILABLE if isinstance(caught.value, Unavailable) else no)
     assert caught.value.log_text.isprintable()
     assert token not in caught.value.log_text
     return caught.value

@@ -80,16 +80,17 @@ def test_a_token_from_ssh_askpass(sso: Bastion, provider: Provider, tmp_path: Pa
 
 def test_bad_tokens_and_then_a_good_one(sso: Bastion, provider: Provider) -> None:
     now = int(time.time())
-    for token, reason in (
-        (provider.signed(exp=now - 60), "token_expired"),
-        (provider.signed(nbf=now + 60), "token_not_yet_valid"),
-        (provider.signed(aud="elsewhere"), "wrong_audience"),
-        (provider.signed()[:-4] + "AAAA", "bad_signature"),
-        (provider.signed(more="x" * 1000), "malformed_token"),  # OpenSSH sends the first 1023 characters
-        ("token:a\x1b[2Jb", "malformed_token"),
+    for token, reason, told in (
+        (provider.signed(exp=now - 60), "token_expired", b"the token has expired: get a new one"),
+        (provider.signed(nbf=now + 60), "token_not_yet_valid", b"the token is not valid yet"),
+        (provider.signed(aud="elsewhere"), "wrong_audience", b"the token is for another service"),
+        (provider.signed()[:-4] + "AAAA", "bad_signature", b""),
+        (provider.signed(more="x" * 1000), "malformed_token", b"cut short"),  # OpenSSH reads 1023 characters
+        ("token:a\x1b[2Jb", "malformed_token", b"the token is malformed"),
     ):
         done = by_password(sso, WEB, token, "echo in", verbose=True)
         assert b"Permission denied (publickey,password)." in done.stderr
+        assert told in done.stderr
         event = sso.wait_for_event("user.login_failed", user="alice", reason=reason)
         assert event["method"] == "password"
     assert by_password(sso, WEB, provider.signed(), "echo in").stdout == b"in\n"
