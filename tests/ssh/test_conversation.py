@@ -140,6 +140,7 @@ async def serving(folder: Path, method: Asking | None, **ssh: Any) -> AsyncItera
     authenticator = Authenticator(Auth(local=LocalUsers(file=folder / "users.yaml")), throttle)
     if method is not None:
         authenticator._methods.insert(0, method)
+        authenticator._takes_passwords = False  # else a password is asked for first
     async with AuditLog(Audit(file=folder / "audit.jsonl"), "b1", engine) as log:
         section = Ssh(listen=("127.0.0.1:0",), **ssh)
         no_sessions = cast(Sessions, None)  # nothing is opened here
