@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import uvloop
 
@@ -77,7 +78,7 @@ async def _serve(config: Config) -> None:
         await directory.start()
         reaper = Reaper()
         parts.push_async_callback(reaper.close, DRAIN_GRACE)
-        await _close_lost(rows, log, reaper, engines, directory)
+        await _close_lost(rows, log, recordings, reaper, engines, directory)
         lain = config.access.lain
         console = Console(lain, lain.console) if lain is not None and lain.console is not None else None
         if console is not None:
@@ -102,15 +103,24 @@ async def _serve(config: Config) -> None:
 
 
 async def _close_lost(
-    rows: SessionRows, log: AuditLog, reaper: Reaper, engines: Mapping[str, Engine], directory: Directory
+    rows: SessionRows,
+    log: AuditLog,
+    recordings: RecordingStore,
+    reaper: Reaper,
+    engines: Mapping[str, Engine],
+    directory: Directory,
 ) -> None:
-    """Say of the sessions that a crash cut short that they are lost, and end what they left running."""
+    """Say of the sessions that a crash cut short that they are lost, and end what they left running.
+
+    Their recordings end where they end now: from here on the log knows.
+    """
     try:
         known = {container.id: container for container in directory.all()}
     except Unavailable:
         known = {}  # the reaper waits for the engine
     for row in await rows.close_lost():
         address = Address(row.app_name, row.proc_name, row.instance_no)
+        verdict = await recordings.close_lost(row.session_id)
         await log.emit(
             Event.SESSION_END,
             connection_id=row.connection_id,
@@ -122,6 +132,8 @@ async def _close_lost(
             engine=row.engine,
             status=row.status,
             exit_status=None,
+            detail=f"the recording was {verdict.finding}" if verdict and verdict.finding else None,
+            recording=asdict(verdict.end) if verdict else None,
         )
         if row.engine in engines:
             container = known.get(row.container_id) or Container(

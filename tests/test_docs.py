@@ -18,6 +18,7 @@ import pytest
 from bastion.recording.asciicast import decode_event, decode_header
 from tests.e2e.terminal import on_terminal
 from tests.pages import README, RECORDING, ROOT, Block, blocks
+from tests.recordings import content
 from tests.servers.bastion import BASTION, Bastion, serving
 from tests.servers.engine import DEBIAN, docker_engine
 from tests.servers.postgres import Postgres, postgres_server
@@ -206,6 +207,7 @@ PLACES = {
     "PostgreSQL": "database",
     "For the security team": "security",
     "Replay": "security",
+    "The recording": "security",
 }
 
 
@@ -262,8 +264,8 @@ def plain_numbers(text: str) -> str:
 def test_the_recordings_that_are_shown_are_real(bastion: Bastion, security: Place) -> None:
     shown = blocks(RECORDING, "cast")
     for block, session in zip(shown, (SHELL_SESSION, COMMAND_SESSION), strict=True):
-        (path,) = (bastion.folder / "recordings").rglob(f"{security.words[session]}.cast")
-        assert folded(path.read_text()) == folded(block.text)
+        (path,) = [path for path in bastion.recordings() if path.stem == security.words[session]]
+        assert folded(content(path).decode()) == folded(block.text)
 
 
 def test_the_bytes_of_a_stream_come_back(bastion: Bastion, tmp_path: Path) -> None:
@@ -272,8 +274,9 @@ def test_the_bytes_of_a_stream_come_back(bastion: Bastion, tmp_path: Path) -> No
     script.write_text(block.text)
     sent = bastion.ssh("alice+web.worker.1", "echo text; head -c 3000 /dev/urandom; printf '\\377 latin\\n'; exit 9")
     end = bastion.wait_for_event("session.end", exit_status=9)
-    (path,) = (bastion.folder / "recordings").rglob(f"{end['session_id']}.cast")
-    done = subprocess.run([sys.executable, str(script), str(path), "o"], capture_output=True, check=True)
+    (path,) = [path for path in bastion.recordings() if path.stem == end["session_id"]]
+    (tmp_path / "lines").write_bytes(content(path))
+    done = subprocess.run([sys.executable, str(script), str(tmp_path / "lines"), "o"], capture_output=True, check=True)
     assert done.stdout == sent.stdout
     assert hashlib.sha256(done.stdout).hexdigest() == end["streams"]["o"]["sha256"]
 

@@ -10,6 +10,7 @@ from bastion.cli import db, keys, sessions, users
 from bastion.cli.check_config import check_config
 from bastion.cli.export import export
 from bastion.cli.play import play, watch
+from bastion.cli.recording_keys import recordings as recording_keys
 from bastion.cli.serve import serve
 from bastion.errors import BastionError, printable
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(check_config)
 app.add_typer(keys.app, name="keys")
+keys.app.command("recordings")(recording_keys)
 app.add_typer(users.app, name="users")
 app.add_typer(sessions.app, name="sessions")
 sessions.app.command()(watch)

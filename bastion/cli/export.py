@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -13,7 +12,7 @@ import typer
 
 from bastion.cli.options import CONFIG_FILE, ConfigFile
 from bastion.cli.play import ends_like_a_program
-from bastion.cli.recordings import SESSION_ID, Look, look
+from bastion.cli.recordings import SESSION_ID, Identity, Look, look
 from bastion.config import load_config
 from bastion.errors import BastionError, printable
 from bastion.recording import export as formats
@@ -37,6 +36,7 @@ def export(
     raw: Annotated[
         bool, typer.Option("--raw", help="Every byte as it was recorded: it can do harm to a terminal.")
     ] = False,
+    identity: Identity = None,
     config: ConfigFile = CONFIG_FILE,
 ) -> None:
     """Export a recording. Escape sequences that could harm a terminal are left out, unless --raw is given.
@@ -45,7 +45,7 @@ def export(
     """
     if format_ is Format.TYPESCRIPT and output is None:
         raise typer.BadParameter("a typescript is three files; --output FILE says where", param_hint="--output")
-    looked = look(load_config(config), session_id, "export")
+    looked = look(load_config(config), session_id, "export", identity)
     with ends_like_a_program(), looked.reading():
         if format_ is Format.TYPESCRIPT:
             assert output is not None
@@ -58,12 +58,11 @@ def export(
 
 def _asciicast(looked: Look, output: Path | None, *, raw: bool) -> str | None:
     with _created(output) if output else contextlib.nullcontext(sys.stdout.buffer) as out:
-        if raw:
-            with looked.content() as stored:
-                shutil.copyfileobj(stored, out)
-            return None
         reader = looked.open()
-        formats.write_asciicast(reader, out)
+        if raw:
+            formats.write_lines(reader, out)
+        else:
+            formats.write_asciicast(reader, out)
     return reader.truncated
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from bastion.cli.options import CONFIG_FILE, ConfigFile
-from bastion.cli.recordings import SESSION_ID, Look, look
+from bastion.cli.recordings import SESSION_ID, Identity, Look, look
 from bastion.cli.terminal import Tty
 from bastion.config import load_config
 from bastion.recording.player import Player
@@ -34,18 +34,19 @@ def play(
         float | None, typer.Option(metavar="TIME", parser=_position, help="Begin there: 90, 1:30 or 1:02:03.5.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for what a running session adds.")] = False,
+    identity: Identity = None,
 ) -> None:
     """Play a recorded session at its speed. Escape sequences that could harm your terminal are left out.
 
     Keys: space pauses and goes on, . steps to the next output, the arrows right and left jump 5 seconds, n and p jump
     to the next and the previous command, + and - change the speed, q ends.
     """
-    _show(look(load_config(config), session_id, "play"), speed, idle_limit, at or 0.0, follow=follow)
+    _show(look(load_config(config), session_id, "play", identity), speed, idle_limit, at or 0.0, follow=follow)
 
 
-def watch(session_id: Annotated[str, SESSION_ID], config: ConfigFile = CONFIG_FILE) -> None:
+def watch(session_id: Annotated[str, SESSION_ID], config: ConfigFile = CONFIG_FILE, identity: Identity = None) -> None:
     """Show a running session live, from its screen as it is now; keys as of bastion play."""
-    _show(look(load_config(config), session_id, "watch"), 1.0, None, math.inf, follow=True)
+    _show(look(load_config(config), session_id, "watch", identity), 1.0, None, math.inf, follow=True)
 
 
 def _show(looked: Look, speed: float, idle_limit: float | None, at: float, *, follow: bool) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated
 
 import typer
 
@@ -17,21 +17,34 @@ from bastion.config import Config
 from bastion.control.client import tell
 from bastion.errors import BastionError, printable
 from bastion.recording.asciicast import Reader, RecordingError
+from bastion.recording.files import open_lines, session_of
 from bastion.recording.player import entered
+from bastion.recording.sealing import read_identities
 from bastion.recording.store import RecordingStore
 
+Identity = Annotated[
+    Path | None,
+    typer.Option(
+        "--identity",
+        "-i",
+        metavar="FILE",
+        envvar="BASTION_IDENTITY",
+        help="A private key, for recordings that are encrypted.",
+    ),
+]
 SESSION_ID = typer.Argument(help="The session's id, or as much of its beginning as is unique.")
 
 
 class Look:
     """One recording that may be read: the audit log knows that it is looked at."""
 
-    def __init__(self, config: Config, path: Path) -> None:
+    def __init__(self, config: Config, path: Path, identities: Sequence[str]) -> None:
         self._config = config
+        self._identities = identities
         self.path = path
         self._files = contextlib.ExitStack()
-        with self.content() as file:
-            self.header = Reader(file).header
+        with open_lines(self.path) as file:
+            self.header = Reader(file, identities).header
 
     @property
     def title(self) -> str:
@@ -52,31 +65,29 @@ class Look:
     def open(self) -> Reader:
         """From its beginning; what was opened before is closed. RecordingError, OSError."""
         self._files.pop_all().close()
-        return Reader(self._files.enter_context(self.content()))
-
-    def content(self) -> BinaryIO:
-        """The lines as they were recorded."""
-        return self.path.open("rb")
+        return Reader(self._files.enter_context(open_lines(self.path)), self._identities)
 
     def commands(self) -> Sequence[float]:
         """When the commands were entered, in seconds."""
-        with self.content() as file:
-            return entered(Reader(file))
+        with open_lines(self.path) as file:
+            return entered(Reader(file, self._identities))
 
     def goes_on(self) -> bool:
         """Whether the session may still add to it; where the database does not answer, it may."""
         try:
-            return asyncio.run(_row(self._config, self.path.stem)).status == ACTIVE
+            return asyncio.run(_row(self._config, session_of(self.path))).status == ACTIVE
         except BastionError:
             return True
 
 
-def look(config: Config, session_id: str, how: str) -> Look:
+def look(config: Config, session_id: str, how: str, identity: Path | None = None) -> Look:
     """For the person at the command line, once the audit log knows that they look, and how.
 
-    BastionError where there is no such recording, or it is not theirs to see.
+    `identity` is a file with the private key that an encrypted recording takes. BastionError where there is no such
+    recording, or it is not theirs to see.
     """
-    return Look(config, asyncio.run(_look(config, session_id, how)))
+    identities = read_identities(identity) if identity else []
+    return Look(config, asyncio.run(_look(config, session_id, how)), identities)
 
 
 async def _look(config: Config, session_id: str, how: str) -> Path:
@@ -87,7 +98,7 @@ async def _look(config: Config, session_id: str, how: str) -> Path:
             raise BastionError(f"no session begins with {printable(session_id)}")
         session_id = row.session_id
     path = RecordingStore(config.recording).find(session_id)
-    await tell(config, Event.RECORDING_VIEWED, user=who.name, session_id=path.stem, how=how)
+    await tell(config, Event.RECORDING_VIEWED, user=who.name, session_id=session_of(path), how=how)
     return path
 
 

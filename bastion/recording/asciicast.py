@@ -7,7 +7,8 @@ and `r` are our own; players skip codes that they do not know.
 
 import codecs
 import json
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from json.encoder import encode_basestring_ascii
@@ -15,9 +16,11 @@ from typing import BinaryIO
 
 import orjson
 import pybase64
+import zstandard
 
 from bastion.errors import BastionError
 from bastion.model import Stream
+from bastion.recording.sealing import SealingError, Unsealer, sealed_part
 
 
 class Code(StrEnum):
@@ -34,6 +37,8 @@ class Code(StrEnum):
     REDACTED = "x"  # one contiguous input that was not echoed; data is WITHHELD whatever its length
     TRUNCATED = "t"  # from here on the stream named in data is only counted and hashed
     END = "z"  # the session ended in order; data says how
+    CHAIN = "h"  # number and SHA-256 of the block of lines before it
+    SEALED = "s"  # lines, compressed and encrypted
 
 
 WITHHELD = "***"
@@ -91,6 +96,13 @@ def encode_header(header: Header) -> bytes:
         "terminal": header.terminal,
     }
     return json.dumps(fields).encode("ascii") + b"\n"
+
+
+def encode_sealed_header(header: Header, sealed: Mapping[str, object]) -> bytes:
+    """What anybody may read of an encrypted recording; the whole header is the first of what is sealed."""
+    ours = {"session_id": header.session_id, "sealed": sealed}
+    fields = {"version": 2, "width": header.columns, "height": header.rows, "timestamp": header.timestamp}
+    return json.dumps({**fields, "bastion": ours}).encode("ascii") + b"\n"
 
 
 def decode_header(line: bytes) -> Header:
@@ -207,17 +219,24 @@ class Reader:
     """Reads a recording from its start: `header`, then the events by iteration or `read`.
 
     The recording may still grow: what has come meanwhile is there for the next `read`. Raises RecordingError for a
-    broken line. A last line without its end, which is what a crash leaves, is no error: see `truncated`.
+    broken line, SealingError where it is encrypted and none of the identities opens it. A last line without its end,
+    which is what a crash leaves, is no error: see `truncated`.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, identities: Sequence[str] = ()) -> None:
         self._file = file
         self._rest = b""  # a last line without its end
-        self._number = 1
-        first = file.readline()
-        if not first.endswith(b"\n"):
-            raise RecordingError("the recording's header is cut short" if first else "the recording is empty")
-        self.header = decode_header(first)
+        self._number = 0
+        self._unsealed: deque[bytes] = deque()
+        self._unsealer: Unsealer | None = None
+        self.header_line = self._line()
+        if self.header_line is not None and (sealed := sealed_part(self.header_line)) is not None:
+            self._unsealer = Unsealer(sealed, identities)
+            self.header_line = self.read_line()
+        if self.header_line is None:
+            nothing = not self._rest and self._number == 0
+            raise RecordingError("the recording is empty" if nothing else "the recording's header is cut short")
+        self.header = decode_header(self.header_line)
 
     @property
     def truncated(self) -> str | None:
@@ -230,14 +249,47 @@ class Reader:
         return iter(self.read, None)
 
     def read(self) -> Event | None:
-        """The next event; None where there is no more at the moment."""
-        line = self._file.readline()
+        """The next event; None where there is no more at the moment. What guards the file is left out."""
+        while (line := self.read_line()) is not None:
+            event = self._decode(line)
+            if event.code != Code.CHAIN:
+                return event
+        return None
+
+    def read_line(self) -> bytes | None:
+        """The next line, decrypted; None where there is no more at the moment."""
+        if self._unsealer is None:
+            return self._line()
+        while not self._unsealed:
+            line = self._line()
+            if line is None:
+                return None
+            event = self._decode(line)
+            if event.code == Code.SEALED:
+                self._unseal(self._unsealer, event)
+        return self._unsealed.popleft()
+
+    def _line(self) -> bytes | None:
+        """The next whole line. RecordingError where a compressed file is damaged."""
+        try:
+            line = self._file.readline()
+        except zstandard.ZstdError as error:
+            raise RecordingError(f"line {self._number + 1}: the file can not be decompressed: {error}") from error
         if self._rest:
             line, self._rest = self._rest + line, b""
         if not line.endswith(b"\n"):
             self._rest = line
             return None
         self._number += 1
+        return line
+
+    def _unseal(self, unsealer: Unsealer, event: Event) -> None:
+        try:
+            self._unsealed.extend(unsealer.unseal(event.data.decode("ascii", "replace")).splitlines(keepends=True))
+        except SealingError as error:
+            raise RecordingError(f"line {self._number}: {error}") from error
+
+    def _decode(self, line: bytes) -> Event:
         try:
             return decode_event(line)
         except RecordingError as error:

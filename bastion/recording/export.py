@@ -42,6 +42,14 @@ def standard(reader: Reader, passing: Callable[[], Passing]) -> Iterator[Event]:
             yield event
 
 
+def write_lines(reader: Reader, out: BinaryIO) -> None:
+    """The recording as it was written, decrypted. Raises RecordingError, OSError."""
+    line = reader.header_line
+    while line is not None:
+        out.write(line)
+        line = reader.read_line()
+
+
 def write_asciicast(reader: Reader, out: BinaryIO) -> None:
     """asciicast v2 of output that went through the filter, in valid Unicode. Raises RecordingError, OSError."""
     header = reader.header

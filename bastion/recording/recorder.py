@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from bastion.errors import Reason, Refusal
 from bastion.model import Chunk
+from bastion.recording.chain import End
 from bastion.recording.tape import Tape
 from bastion.recording.transcript import Lines, Transcript
 from bastion.recording.writers import Job, Writers
@@ -33,10 +34,11 @@ SMALL = 64 << 10  # bytes that are encoded and hashed on the event loop
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What was recorded; `streams` as in Transcript."""
+    """What was recorded; `streams` as in Transcript, `end` is where the file ends."""
 
     path: Path
     streams: Mapping[str, Mapping[str, int | str | None]]
+    end: End | None  # None: there is no file
     failure: str | None  # why the recording is not complete
 
 
@@ -67,9 +69,11 @@ class Recorder:
         terminal: bool,
         strict: bool,
         max_bytes: int,
+        closed: Callable[[Path], None],
         failure: str | None = None,
     ) -> None:
         self.path = path
+        self._closed = closed
         self.failure = failure  # why the recording is not complete
         self._strict = strict
         self._tape = tape
@@ -116,10 +120,13 @@ class Recorder:
             await ending.future
         if self._tape is not None:
             try:
-                await self._loop.run_in_executor(self._writers.files, self._tape.finish)
+                finish = partial(self._tape.finish, whole=self.failure is None)
+                await self._loop.run_in_executor(self._writers.files, finish)
             except OSError as error:
                 self.failure = self.failure or describe(error)
-        return Summary(self.path, self._transcript.streams(), self.failure)
+            self._closed(self.path)
+        end = self._tape.chain.end if self._tape is not None else None
+        return Summary(self.path, self._transcript.streams(), end, self.failure)
 
     def _now(self) -> float:
         return time.monotonic() - self._start

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable
+from dataclasses import asdict
 
 from bastion.audit.events import Event
 from bastion.audit.log import BoundLog
@@ -306,6 +307,7 @@ class Session:
                 seconds=round(time.monotonic() - self._began, 3),
                 left_behind=left_behind,
                 streams=summary.streams if summary is not None else None,
+                recording=asdict(summary.end) if summary is not None and summary.end is not None else None,
             )
         )
 

@@ -69,8 +69,11 @@ def test_an_owner_sees_the_sessions_of_their_apps_only(config: Config, monkeypat
 
 def test_an_auditor_sees_all_also_without_a_database(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     appear(monkeypatch, Viewer("carol", None))
-    path = config.recording.folder.parent / "bastion.db"
-    path.rename(path.with_name("elsewhere"))
+
+    async def away(*_: object) -> None:
+        raise BastionError("the database does not answer")
+
+    monkeypatch.setattr(SessionRows, "find", away)
     looked = recordings.look(config, "a2", "export")
     assert looked.header.address == "shop"
     assert looked.goes_on()

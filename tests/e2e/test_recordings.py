@@ -15,8 +15,12 @@ import pytest
 
 from bastion.model import Stream
 from bastion.recording.asciicast import Event, Header, Reader
+from bastion.recording.chain import End
+from bastion.recording.files import CAST, open_lines
+from bastion.recording.integrity import Verdict, verify
 from tests.e2e.conftest import Start
 from tests.e2e.terminal import on_terminal
+from tests.recordings import content, recordings
 from tests.servers.bastion import BASTION, Bastion, serving
 from tests.servers.engine import DEBIAN, Engine
 from tests.servers.process import free_port, wait_until
@@ -26,7 +30,7 @@ BUSY = "alice+web.busy.1"
 
 
 def read(path: Path) -> tuple[Header, list[Event]]:
-    with path.open("rb") as file:
+    with open_lines(path) as file:
         reader = Reader(file)
         return reader.header, list(reader)
 
@@ -68,21 +72,24 @@ def test_a_command_with_all_its_bytes(bastion: Bastion) -> None:
     assert of(events, Stream.OUTPUT) == done.stdout
     assert of(events, Stream.ERROR) == done.stderr
     assert {"ib", "ob", "eb"} <= {event.code for event in events}
+    assert verify(path, End(**end["recording"])) == Verdict(End(**end["recording"]), ended=True, finding=None)
     for stream, whole in (("i", data), ("o", done.stdout), ("e", done.stderr)):
         assert end["streams"][stream] == {"bytes": len(whole), "sha256": sha256(whole)}
-    for line in path.read_bytes().splitlines():
-        json.loads(line.decode("ascii"))
+    with open_lines(path) as lines:
+        for line in lines:
+            json.loads(line.decode("ascii"))
 
 
 def test_files_and_folders_are_the_bastion_s_alone(bastion: Bastion) -> None:
     bastion.ssh(BUSY, "true")
     end = ended(bastion)
     path = recording(bastion, end["session_id"])
+    wait_until(lambda: not path.exists(), "it is compressed")
     folder = bastion.folder / "recordings"
     assert re.fullmatch(r"\d{4}/\d{2}/\d{2}", str(path.parent.relative_to(folder)))
     assert path.parent == folder / end["time"][:10].replace("-", "/")
     assert bastion.wait_for_event("session.start", session_id=end["session_id"])["recording"] == str(path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.with_name(f"{path.name}.zst").stat().st_mode) == 0o600
     for parent in (folder, *(p for p in path.parents if p.is_relative_to(folder))):
         assert stat.S_IMODE(parent.stat().st_mode) == 0o700
 
@@ -125,10 +132,10 @@ def test_a_terminal_what_is_typed_in_clear_and_what_is_not(bastion: Bastion, rea
     assert texts(events, "z") == [b"3"]
     # nowhere, in no spelling of it that is known
     for file in filter(Path.is_file, bastion.folder.rglob("*")):
-        content = file.read_bytes()
+        found = content(file) if CAST in file.name else file.read_bytes()
         for word in (secret, slow):
-            assert word not in content, file
-            assert sha256(word).encode() not in content, file
+            assert word not in found, file
+            assert sha256(word).encode() not in found, file
 
 
 def wait_until_reading(bastion: Bastion) -> None:
@@ -189,7 +196,9 @@ def test_players_show_what_was_seen(bastion: Bastion, tmp_path: Path, *, tty: bo
     mine = played(bastion, session_id[:12])
     assert mine.returncode == 0, mine.stderr
     assert mine.stdout.startswith(done.stdout.replace(b"\xff", "\N{REPLACEMENT CHARACTER}".encode()))
-    path = str(recording(bastion, session_id))
+    path = str(tmp_path / "s.cast")
+    export = [*BASTION, "sessions", "export", session_id, "-o", path, "-c", f"{bastion.folder}/config.yaml"]
+    subprocess.run(export, capture_output=True, check=True)
     env = {"HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
     with on_terminal(["asciinema", "cat", path], env=env) as theirs:
         assert theirs.wait() == 0, theirs.transcript
@@ -229,7 +238,12 @@ def test_a_crash_in_a_flood_loses_no_byte_that_a_client_saw(folder: Path, engine
         lines = subprocess.run(command, capture_output=True, check=True).stdout.splitlines()
         rows = {row["session_id"]: row["status"] for row in map(json.loads, lines)}
         assert {rows[session_id] for session_id in lost} == {"lost"}
-        assert {end["session_id"] for end in bastion.events("session.end", status="lost")} == lost
+        ends = {end["session_id"]: end for end in bastion.events("session.end", status="lost")}
+        assert set(ends) == lost
+        for session_id, end in ends.items():  # a crash is not tampering, and what it left is guarded from here on
+            assert end["recording"]["blocks"] > 1
+            verdict = Verdict(End(**end["recording"]), ended=False, finding=None)
+            assert verify(recording(bastion, session_id), verdict.end) == verdict
         done = played(bastion, min(lost), "--speed", "1000")
         assert done.returncode == 0
         assert done.stdout.startswith((b"1\n2\n", b"1\r\n2\r\n"))
@@ -253,14 +267,16 @@ SENTENCE = b"This session can no longer be recorded, so it was ended."
 def test_a_disk_that_fills_ends_a_session_and_nothing_unrecorded_was_shown(
     folder: Path, engine: Engine, small_disk: Path, *, tty: bool
 ) -> None:
-    with serving(folder, engine.url, recording={"folder": str(small_disk / "recordings")}) as bastion:
+    with serving(
+        folder, engine.url, recording={"folder": str(small_disk / "recordings"), "min_free_bytes": 0}
+    ) as bastion:
         done = bastion.ssh(BUSY, "exec seq 1 10000000", options=("-tt",) if tty else ())
         assert done.returncode == 255
         shown, _, _ = done.stdout.partition(SENTENCE) if tty else (done.stdout, b"", b"")
         assert SENTENCE in (done.stdout if tty else done.stderr)
         end = ended(bastion)
         assert (end["status"], end["reason"]) == ("failed", "recording_failed")
-        (path,) = (small_disk / "recordings").rglob("*.cast")
+        (path,) = recordings(small_disk / "recordings")
         recorded = of(read(path)[1], Stream.OUTPUT)
         assert len(recorded) > 50_000
         assert recorded.startswith(shown)
@@ -268,7 +284,7 @@ def test_a_disk_that_fills_ends_a_session_and_nothing_unrecorded_was_shown(
 
 
 def test_best_effort_goes_on_and_says_so_in_the_log(folder: Path, engine: Engine, small_disk: Path) -> None:
-    section = {"folder": str(small_disk / "recordings"), "mode": "best_effort"}
+    section = {"folder": str(small_disk / "recordings"), "mode": "best_effort", "min_free_bytes": 0}
     with serving(folder, engine.url, recording=section) as bastion:
         done = bastion.ssh(BUSY, "seq 1 200000; exit 6")
         whole = b"".join(b"%d\n" % i for i in range(1, 200_001))
@@ -278,7 +294,7 @@ def test_best_effort_goes_on_and_says_so_in_the_log(folder: Path, engine: Engine
         assert end["streams"]["o"] == {"bytes": len(whole), "sha256": sha256(whole)}
         failed = bastion.wait_for_event("recording.failed", session_id=end["session_id"])
         assert "ENOSPC" in failed["detail"]
-        (path,) = (small_disk / "recordings").rglob("*.cast")
+        (path,) = recordings(small_disk / "recordings")
         assert whole.startswith(of(read(path)[1], Stream.OUTPUT))
         fill = ["dd", "if=/dev/zero", f"of={small_disk}/filler", "bs=4096"]
         assert b"No space left" in subprocess.run(fill, capture_output=True, check=False).stderr

@@ -21,10 +21,12 @@ from bastion.config import Recording
 from bastion.errors import Reason, Refusal
 from bastion.model import Chunk, Stream, Terminal
 from bastion.recording.asciicast import Event, Reader
+from bastion.recording.files import open_lines
 from bastion.recording.recorder import Recorder
 from bastion.recording.store import RecordingStore
 from bastion.recording.tape import Tape
 from bastion.recording.writers import SLOW
+from tests.recordings import content
 
 TERMINAL = Terminal("xterm", 80, 24)
 OUT, IN, ERR = Stream.OUTPUT, Stream.INPUT, Stream.ERROR
@@ -52,7 +54,7 @@ async def open_recorder(store: RecordingStore, session_id: str = "s1", *, termin
 
 
 def events(recorder: Recorder) -> list[Event]:
-    with recorder.path.open("rb") as file:
+    with open_lines(recorder.path) as file:
         reader = Reader(file)
         found = list(reader)
         assert reader.truncated is None
@@ -147,7 +149,7 @@ async def test_binary_without_a_terminal_is_base64(store: RecordingStore) -> Non
     assert await recorder.write([(OUT, data), (ERR, data), (IN, data)]) == [(OUT, data), (ERR, data), (IN, data)]
     await recorder.close(0)
     assert [event.code for event in events(recorder)] == ["ob", "eb", "ib", "z"]
-    assert base64.b64encode(data) in recorder.path.read_bytes()
+    assert base64.b64encode(data) in content(recorder.path)
 
 
 async def test_beyond_the_limit_a_password_stays_masked_and_echo_is_still_seen(store: RecordingStore) -> None:
@@ -162,8 +164,8 @@ async def test_beyond_the_limit_a_password_stays_masked_and_echo_is_still_seen(s
     await recorder.write([(IN, b"secret" + b"s" * 2000)])
     await recorder.close(0)
     assert bytes_of(recorder, IN) == b"ls\r\r"
-    assert b"hunter" not in recorder.path.read_bytes()
-    assert b"secret" not in recorder.path.read_bytes()
+    assert b"hunter" not in content(recorder.path)
+    assert b"secret" not in content(recorder.path)
 
 
 async def test_hash_of_a_typed_password_is_nowhere(store: RecordingStore) -> None:
@@ -244,7 +246,7 @@ async def test_writing_after_the_store_is_closed_is_refused(store: RecordingStor
 
 
 async def test_a_full_disk_ends_a_strict_session_and_leaves_whole_lines(small_disk: Path) -> None:
-    store = RecordingStore(Recording(folder=small_disk))
+    store = RecordingStore(Recording(folder=small_disk, min_free_bytes=0))
     recorder = await open_recorder(store)
     passed = b""
 
@@ -275,7 +277,7 @@ async def test_a_full_disk_ends_a_strict_session_and_leaves_whole_lines(small_di
 
 
 async def test_a_full_disk_stops_the_recording_not_a_best_effort_session(small_disk: Path) -> None:
-    store = RecordingStore(Recording(folder=small_disk, mode="best_effort"))
+    store = RecordingStore(Recording(folder=small_disk, mode="best_effort", min_free_bytes=0))
     recorder = await open_recorder(store)
     assert recorder.failure is None
     for number in range(100):
@@ -305,7 +307,7 @@ async def test_a_file_that_was_removed_is_a_failure(store: RecordingStore, tmp_p
 
 
 async def test_a_disk_that_became_read_only_is_a_failure(small_disk: Path) -> None:
-    store = RecordingStore(Recording(folder=small_disk))
+    store = RecordingStore(Recording(folder=small_disk, min_free_bytes=0))
     await (await open_recorder(store, "s0")).close(0)
     await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(Refusal, match=r"Read-only file system \(EROFS\)"):
@@ -352,7 +354,7 @@ def test_what_was_passed_on_survives_kill_9(tmp_path: Path) -> None:
         victim.send_signal(signal.SIGKILL)
         seen += victim.stdout.read()
     path = RecordingStore(Recording(folder=tmp_path)).find("victim")
-    with path.open("rb") as file:
+    with open_lines(path) as file:
         recorded = b"".join(event.data for event in Reader(file) if event.stream is OUT)
     assert recorded.startswith(seen)
     assert len(recorded) - len(seen) <= 8

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from tests.recordings import recordings
 from tests.servers.process import accepts, free_port, running, wait_until
 
 BASTION = [sys.executable, "-m", "bastion"]
@@ -94,7 +95,7 @@ class Bastion:
         return self.events(name, **fields)[-1]
 
     def recordings(self) -> list[Path]:
-        return sorted((self.folder / "recordings").rglob("*.cast"), key=lambda path: path.stat().st_mtime_ns)
+        return recordings(self.folder / "recordings")
 
     def rss(self) -> int:
         """Resident memory in bytes."""

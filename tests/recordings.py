@@ -1,0 +1,22 @@
+"""The recordings in a folder, whether they are compressed already or not."""
+
+import contextlib
+from pathlib import Path
+
+from bastion.recording.files import CAST, open_lines, session_of
+
+
+def recordings(folder: Path) -> list[Path]:
+    """The oldest first, by the name that each has while it grows."""
+    found: dict[Path, int] = {}
+    for path in folder.rglob("*.cast*"):
+        with contextlib.suppress(FileNotFoundError):  # it has just been compressed
+            if path.suffix != ".part":
+                found.setdefault(path.with_name(session_of(path) + CAST), path.stat().st_mtime_ns)
+    return sorted(found, key=lambda path: found[path])
+
+
+def content(path: Path) -> bytes:
+    """The lines of one."""
+    with open_lines(path) as file:
+        return file.read()
