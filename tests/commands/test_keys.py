@@ -1,0 +1,45 @@
+import pytest
+
+from bastion.commands.keys import MAX_LINE, Keys, TypedLine
+
+
+def keys(*pieces):
+    cut = Keys()
+    return [key for piece in pieces for key in cut.feed(piece)]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        ([b"ls\r"], [b"ls", b"\r"]),
+        ([b"a\x1b[Ab\x1bOBc\x1bd"], [b"a", b"\x1b[A", b"b", b"\x1bOB", b"c", b"\x1bd"]),
+        ([b"\x1b"], [b"\x1b"]),  # the escape key is not held back
+        ([b"\x1b[1;5R", b"x"], [b"x"]),  # cursor position report
+        ([b"\x1b[12;", b"40Rls"], [b"ls"]),
+        ([b"\x1b]11;rgb:00/00/00\x1b\\ls", b"\x1b[?62;22c\x1b[>0;1;0c\x1b[I\x1b[<0;1;1M"], [b"ls"]),
+        ([b"\x1b[200~ls\x1b[201~"], [b"\x1b[200~", b"ls", b"\x1b[201~"]),
+    ],
+)
+def test_keys_without_the_terminals_answers(pieces, expected):
+    assert keys(*pieces) == expected
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        (b"lx\x7fs", "ls"),
+        ("na\u00efv\x7f".encode(), "na\u00ef"),
+        ("日本\x7f".encode(), "日"),
+        (b"wrong\x15ls", "ls"),
+        (b"echo a b\x17c", "echo a c"),
+        (b"ec\x1b[A", None),
+        (b"l\t", None),
+        (b"x" * (MAX_LINE + 1), None),
+    ],
+)
+def test_a_line_is_known_as_long_as_keys_alone_say_it(typed, text):
+    line = TypedLine()
+    for key in keys(typed):
+        line.key(key)
+    assert line.known_text == text
+    assert len(line.typed) <= MAX_LINE
