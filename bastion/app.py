@@ -85,9 +85,7 @@ async def _serve(config: Config) -> None:
             parts.push_async_callback(console.close)
         sessions = Sessions(Rooms(config.access, console, directory, engines, reaper, recordings, rows))
         await parts.enter_async_context(
-            ControlServer(
-                config.state_folder, log, sessions, lambda who: owned_apps(who, directory.all(), config.access)
-            )
+            ControlServer(config.state_folder, log, sessions, lambda who: owned_apps(who, directory, config.access))
         )
         listener = Listener(config.ssh, keys, authenticator, sessions, throttle, log)
         parts.push_async_callback(listener.close)

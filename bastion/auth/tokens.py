@@ -10,7 +10,8 @@ from bastion.auth.refusals import refused
 from bastion.errors import Reason
 
 PREFIX = "token:"
-MAX_CHARACTERS = 64 * 1024
+MAX_CHARACTERS = 64 * 1024  # of a JWT, which is read here
+MAX_OPAQUE = 4096  # characters of another, which has to fit into a header: servers hang up where it does not
 NO_PASSWORD = 512  # characters of base64url: nobody's password, but perhaps a piece of a token
 OPENSSH_READS = 1023  # characters of an answer; its client drops the rest without a word
 _VISIBLE = re.compile(r"[\x21-\x7e]+")  # what a token is made of: RFC 6749 appendix A.12
@@ -35,8 +36,9 @@ def token_in(password: str) -> Token | None:
     jwt = _is_jwt(value)
     if not jwt and not text.startswith(PREFIX):
         return None
-    if len(value) > MAX_CHARACTERS:
-        raise refused(Reason.MALFORMED_TOKEN, f"the token has more than {MAX_CHARACTERS} characters")
+    most = MAX_CHARACTERS if jwt else MAX_OPAQUE
+    if len(value) > most:
+        raise refused(Reason.MALFORMED_TOKEN, f"the token has more than {most} characters")
     if _VISIBLE.fullmatch(value) is None:
         raise refused(Reason.MALFORMED_TOKEN, "the token is empty, or has blanks or control characters in it")
     return Token(value, jwt)

@@ -21,6 +21,13 @@ class RemoteError(Exception):
     """The server can not be reached, can not be trusted or gave no answer; the text is safe to be logged."""
 
 
+class NoAnswerError(RemoteError):
+    """It keeps whoever asks waiting, or hangs up: it is left alone for a while. A quick "no" costs nobody's time.
+
+    So nobody can have it left alone who has found a token that it answers with an error.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """`body` is the JSON object of the answer; {} where there is none and `status` is not 200."""
@@ -74,7 +81,7 @@ class JsonClient:
         parts = urlsplit(url)
         server = f"{parts.scheme}://{parts.netloc}"
         try:
-            with self._breakers.setdefault(server, Breaker()).attempt(RemoteError):
+            with self._breakers.setdefault(server, Breaker()).attempt(NoAnswerError):
                 return await self._answer(method, url, headers, form)
         except (RemoteError, RestingError) as error:
             raise RemoteError(f"{server}: {error}") from None
@@ -92,10 +99,10 @@ class JsonClient:
                     raise RemoteError(f"answered {what} with HTTP {status}")
                 body = await _body(response)
         except TimeoutError:
-            raise RemoteError(f"no answer to {what} within {self._seconds:g} s") from None
+            raise NoAnswerError(f"no answer to {what} within {self._seconds:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # the last one: answers that are no HTTP
-            raise RemoteError(printable(f"{type(error).__name__}: {error}"[:300])) from None
+            raise NoAnswerError(printable(f"{type(error).__name__}: {error}"[:300])) from None
         try:
             parsed = orjson.loads(body)
         except orjson.JSONDecodeError:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from bastion import config
 from bastion.access.address import names_exactly
 from bastion.access.ownership import decide
+from bastion.containers.directory import Directory
 from bastion.errors import Reason, Refusal
 from bastion.model import Address, Container, ContainerState, Decision, Identity
 from bastion.session.rooms import Rooms
@@ -31,11 +32,14 @@ def allowed(decided: Decided) -> Decided:
     return [(container, decision) for container, decision in decided if decision.allowed]
 
 
-def owned_apps(identity: Identity, containers: Iterable[Container], access: config.Access) -> set[str]:
-    """The apps of which this identity may enter every container: one of several owners is not the app's."""
-    containers = [container for container in containers if not container.protected]
+def owned_apps(identity: Identity, directory: Directory, access: config.Access) -> set[str]:
+    """The apps of which this identity may enter every container: one of several owners is not the app's.
+
+    Raises Unavailable where it can not be told.
+    """
+    containers = [container for container in directory.all() if not container.protected]
     apps = {container.address.app for container in containers}
-    return apps - {one.address.app for one in containers if not decide(identity, one, access, lambda: apps).allowed}
+    return apps - {one.address.app for one in containers if not decide(identity, one, access, directory.apps).allowed}
 
 
 def none_fits(identity: Identity, address: Address | None, decided: Decided) -> Refusal:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bastion.auth.tokens import MAX_CHARACTERS, NO_PASSWORD, Token, token_in
+from bastion.auth.tokens import MAX_CHARACTERS, MAX_OPAQUE, NO_PASSWORD, Token, token_in
 from bastion.errors import Reason, Refusal
 
 
@@ -77,7 +77,8 @@ def test_passwords(password: str) -> None:
         "token:\ud800",
         f"{JWT}\0",
         f"{HEADER}.\x1b[2J.x",
-        "token:" + "a" * (MAX_CHARACTERS + 1),
+        "token:" + "a" * (MAX_OPAQUE + 1),
+        JWT + "A" * MAX_CHARACTERS,
         JWT + "A" * 1_000_000,
     ],
     ids=lambda password: ascii(password[:30]),
