@@ -18,6 +18,12 @@ class Reason(StrEnum):
     USER_DISABLED = "user_disabled"
     MALFORMED_USER_NAME = "malformed_user_name"
     KEY_NOT_ALLOWED = "key_not_allowed"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    CERTIFICATE_NOT_YET_VALID = "certificate_not_yet_valid"
+    CERTIFICATE_NOT_ALLOWED = "certificate_not_allowed"
+    WRONG_PRINCIPAL = "wrong_principal"
+    UNKNOWN_AUTHORITY = "unknown_authority"
+    KEY_REVOKED = "key_revoked"
     ANOTHER_USER = "another_user"
     MALFORMED_TOKEN = "malformed_token"  # noqa: S105 - a code, not a secret
     WRONG_ALGORITHM = "wrong_algorithm"

@@ -23,6 +23,10 @@ class Identity:
     expires: datetime | None = None  # with its timezone: when the credential ends, where it does
     second_factor: str | None = None  # which one was given: "totp"
     token: str | None = field(default=None, repr=False, compare=False)  # for servers that are asked in their name
+    credential: Mapping[str, object] = field(default_factory=dict)  # what the log has about it: key, serial...
+    key: bytes | None = None  # the public key or the certificate that it was (RFC 4253 section 6.6)
+    force_command: str | None = None  # instead of whatever the client asks for
+    may_have_terminal: bool = True
 
 
 @dataclass(frozen=True, slots=True)

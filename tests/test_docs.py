@@ -145,10 +145,13 @@ def install(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def second_factor(tmp_path: Path) -> Place:
-    """The README's own fragment."""
-    fragment, _ = (block.text for block in blocks(README, "yaml") if block.heading == "A second factor")
-    (tmp_path / "config.yaml").write_text(fragment)
+def signing_in(tmp_path: Path) -> Place:
+    """The README's own fragments, and alice's key."""
+    headings = ("Certificates", "A second factor")
+    certificates, codes, _ = (block.text for block in blocks(README, "yaml") if block.heading in headings)
+    (tmp_path / "config.yaml").write_text(certificates + codes.partition("local: {}\n")[2])
+    (tmp_path / "revoked_keys").touch()
+    subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", str(tmp_path / "alice")], check=True)
     place = Place(tmp_path, {"BASTION_CONFIG": "config.yaml"})
     subprocess.run([*BASTION, "keys", "init", "-c", str(tmp_path / "config.yaml")], check=True, capture_output=True)
     return place
@@ -203,7 +206,8 @@ def security(bastion: Bastion) -> Place:
 PLACES = {
     "For users": "users",
     "Install": "install",
-    "A second factor": "second_factor",
+    "Certificates": "signing_in",
+    "A second factor": "signing_in",
     "PostgreSQL": "database",
     "For the security team": "security",
     "Replay": "security",

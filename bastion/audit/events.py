@@ -36,6 +36,7 @@ class Event(StrEnum):
     USER_LOGIN = "user.login", CONNECTION | {"user", "method"}
     USER_LOGIN_FAILED = "user.login_failed", CONNECTION | {"user", "method", "reason"}
     USER_SECOND_FACTOR = "user.second_factor", {"user", "change", "by"}
+    CERTIFICATE_ISSUED = "certificate.issued", {"user", "key_id", "serial", "key", "ca", "seconds", "by"}
     ACCESS_DENIED = "access.denied", CONNECTION | {"user", "reason"}
     SESSION_START = "session.start", SESSION | {"terminal", "command", "rule", "recording"}
     SESSION_RESIZE = "session.resize", SESSION | {"columns", "rows"}

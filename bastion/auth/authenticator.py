@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 
+from bastion.auth.certificate import fingerprint
+from bastion.auth.certificates import Certificates, RevokedKeys, Verify
 from bastion.auth.conversation import Ask, Challenge, Conversation, PasswordOr, Prompt
 from bastion.auth.lain import Lain
 from bastion.auth.ldap import Ldap
@@ -50,6 +53,8 @@ class Authenticator:
         self._throttle = throttle
         self._methods = methods(config)
         self._takes_passwords = config.local is not None or config.ldap is not None
+        self._revoked = RevokedKeys(config.revoked_keys)
+        self._certificates = Certificates(config.certificates, self._revoked) if config.certificates else None
         self._totp = totp
 
     async def password(self, user: str, password: str, source_ip: str) -> Identity:
@@ -68,11 +73,35 @@ class Authenticator:
         """
         async with _no_sooner_than(KEY_FAILURE):
             _check_user_name(user)
+            if (await self._revoked.now()).revokes_key(key_blob):
+                raise refused(Reason.KEY_REVOKED, f"{user}: the key {fingerprint(key_blob)} is revoked")
             for method in self._methods:
                 identity = await method.public_key(user, key_type, key_blob, source_ip)
                 if identity is not None:
                     return await self._let_in(user, identity)
             raise _unknown(user)
+
+    async def certificate(self, user: str, blob: bytes, source_ip: str, verify: Verify) -> Identity:
+        """Who has this certificate: its word is enough, but where users are known, this has to be one of them.
+
+        `verify` says whether a key (1st) signed something (2nd) with a signature (3rd). Raises as `password` does.
+        """
+        async with _no_sooner_than(KEY_FAILURE):
+            _check_user_name(user)
+            if self._certificates is None:
+                raise refused(Reason.CERTIFICATE_NOT_ALLOWED, f"{user}: there is no section auth.certificates")
+            identity = await self._certificates.check(user, blob, source_ip, verify)
+            known = await self._lookup(user)
+            return await self._let_in(user, identity if known is None else replace(identity, groups=known.groups))
+
+    async def _lookup(self, user: str) -> Identity | None:
+        """Who that is; None where nobody is known. Raises Refusal where others are, and Unavailable."""
+        for method in self._methods:
+            if (identity := await method.lookup(user)) is not None:
+                return identity
+        if any(method.knows_users for method in self._methods):
+            raise _unknown(user)
+        return None
 
     @property
     def converses(self) -> bool:
@@ -111,7 +140,7 @@ class Authenticator:
 
     async def close(self) -> None:
         """Return when the methods' threads are done; sign-ins that come now are Unavailable."""
-        await asyncio.gather(*(method.close() for method in self._methods))
+        await asyncio.gather(self._revoked.close(), *(method.close() for method in self._methods))
 
     async def _password(self, user: str, password: str, source_ip: str) -> Identity:
         try:

@@ -6,7 +6,11 @@ import re
 import secrets
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
 
+from bastion.auth import publickey
+from bastion.auth.certificate import fingerprint
 from bastion.auth.directory import (
     BindRefused,
     Directory,
@@ -32,11 +36,13 @@ QUEUE_PER_THREAD = 16
 MAX_GROUPS = 2000  # of one user
 FILTERS_AT_ONCE = 50  # groups whose parents are asked for in one search
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
 class Ldap(Method):
-    """The method of an LDAP directory (RFC 4511). It knows no keys."""
+    """The method of an LDAP directory (RFC 4511)."""
 
     def __init__(self, config: LdapSection) -> None:
         """Raises ConfigError where ca_file is no file of certificates."""
@@ -48,12 +54,22 @@ class Ldap(Method):
         self._workers = Workers("ldap", config.pool_size, QUEUE_PER_THREAD * config.pool_size)
         self._seconds = config.timeout * (len(config.servers) + 1)  # all servers, and a wait in the queue
         self._breakers = {url: Breaker() for url in config.servers}
+        self.knows_users = config.search_base is not None
 
     async def password(self, user: str, password: bytes, source_ip: str) -> Identity | None:
         """None never: who is unknown has cost a bind too, and is refused as UNKNOWN_USER."""
         if not password:
             raise refused(Reason.EMPTY_PASSWORD, f"{user}: the password is empty")
-        return await self._workers.run(self._seconds, lambda: self._sign_in(user, password))
+        return await self._run(user, lambda server: self._ask(server, user, password))
+
+    async def public_key(self, user: str, key_type: str, key_blob: bytes, source_ip: str) -> Identity | None:
+        """The directory is not asked whether they may bind: search_filter has to leave out who is locked."""
+        if self._config.key_attribute is None:
+            return None
+        return await self._run(user, lambda server: self._ask_for_key(server, user, key_type, key_blob, source_ip))
+
+    async def lookup(self, user: str) -> Identity | None:
+        return await self._run(user, lambda server: self._look_up(server, user)) if self.knows_users else None
 
     async def decoy(self) -> None:
         nobody = f"nobody-{secrets.token_hex(8)}"
@@ -75,9 +91,12 @@ class Ldap(Method):
     async def close(self) -> None:
         await self._workers.close()
 
+    async def _run(self, user: str, ask: Callable[[Directory], T]) -> T:
+        return await self._workers.run(self._seconds, lambda: self._first_that_answers(user, ask))
+
     # ---- in a thread from here on ----
 
-    def _sign_in(self, user: str, password: bytes) -> Identity:
+    def _first_that_answers(self, user: str, ask: Callable[[Directory], T]) -> T:
         """Ask one server after the other; those that failed lately come last, or not at all."""
         failures = []
         for url, breaker in sorted(self._breakers.items(), key=lambda pair: pair[1].failed_lately):
@@ -86,7 +105,7 @@ class Ldap(Method):
                     breaker.attempt(NoAnswerError),
                     directory(url, self._tls, start_tls=self._config.start_tls, seconds=self._config.timeout) as server,
                 ):
-                    return self._ask(server, user, password)
+                    return ask(server)
             except RestingError as error:
                 failures.append(f"{url}: {error}")
             except DirectoryError as error:
@@ -111,6 +130,37 @@ class Ldap(Method):
             entry = self._search_then_bind(server, user, password)
         groups = self._groups(server, user, entry)
         return Identity(user, "ldap", groups, {"dn": entry.dn})
+
+    def _ask_for_key(self, server: Directory, user: str, key_type: str, blob: bytes, source_ip: str) -> Identity | None:
+        attribute = self._config.key_attribute
+        assert attribute is not None
+        entry = self._search(server, user, [attribute])
+        if entry is None:
+            return None
+        keys, problems = [], []
+        for value in entry.values(attribute):
+            try:
+                keys.append(publickey.parse(value.decode()))
+            except ValueError as error:
+                problems.append(str(error))
+        whys = [key.why_not(source_ip, datetime.now(UTC)) for key in keys if key and key.is_key(key_type, blob)]
+        if None not in whys:
+            why = "; ".join([one for one in whys if one] or [f"not in {attribute}", *problems])
+            raise refused(Reason.KEY_NOT_ALLOWED, f"{user}: {key_type[:64]} key: {why} (LDAP entry {entry.dn})")
+        groups, credential = self._groups(server, user, entry), {"key": fingerprint(blob)}
+        return Identity(user, "ldap-publickey", groups, {"dn": entry.dn}, credential=credential, key=blob)
+
+    def _look_up(self, server: Directory, user: str) -> Identity | None:
+        entry = self._search(server, user, [])
+        return None if entry is None else Identity(user, "ldap", self._groups(server, user, entry), {"dn": entry.dn})
+
+    def _search(self, server: Directory, user: str, more: list[str]) -> Entry | None:
+        """The entry of exactly this user, by the bastion's own account."""
+        self._bind_as_service(server)
+        filter_ = _filled(self._config.search_filter, in_filter, user=user)
+        base = self._config.search_base or ""
+        entries = server.search(base, filter_, [*self._attributes(), *more], limit=1)
+        return None if self._not_who_was_asked_for(entries, user) is not None else entries[0]
 
     def _bind_by_template(self, server: Directory, template: str, user: str, password: bytes) -> Entry:
         dn = _filled(template, in_dn, user=user)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
+from bastion.auth.certificate import fingerprint
 from bastion.auth.method import Method
 from bastion.auth.refusals import refused, unavailable
 from bastion.auth.users_file import HASHER, User, UsersFile, UsersFileError, authorized_keys
@@ -20,6 +21,8 @@ SECONDS = 20  # for reading the file, and for a hash; the queue included
 
 class Local(Method):
     """The method of the users file; it decides about everybody who is in it."""
+
+    knows_users = True
 
     def __init__(self, config: LocalUsers) -> None:
         self._file = UsersFile(config.file)
@@ -55,7 +58,14 @@ class Local(Method):
             raise refused(Reason.KEY_NOT_ALLOWED, f"{user}: the key is theirs, but {why}")
         if found.disabled:
             raise refused(Reason.USER_DISABLED, f"{user}: right key, but disabled in the users file")
-        return Identity(user, "local-publickey", frozenset(found.groups))
+        credential = {"key": fingerprint(key_blob)}
+        return Identity(user, "local-publickey", frozenset(found.groups), credential=credential, key=key_blob)
+
+    async def lookup(self, user: str) -> Identity | None:
+        found = await self._user(user)
+        if found is not None and found.disabled:
+            raise refused(Reason.USER_DISABLED, f"{user}: disabled in the users file")
+        return None if found is None else Identity(user, "local", frozenset(found.groups))
 
     async def vet(self, identity: Identity) -> None:
         found = await self._user(identity.user)

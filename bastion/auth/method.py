@@ -17,6 +17,7 @@ class Method:
     """
 
     converses = False  # does `conversation` ever return one? Keyboard-interactive is offered then
+    knows_users = False  # does `lookup` know everybody who may sign in by another's word, such as a CA's?
 
     async def password(self, user: str, password: bytes, source_ip: str) -> Identity | None:
         return None
@@ -26,6 +27,10 @@ class Method:
         return None
 
     async def public_key(self, user: str, key_type: str, key_blob: bytes, source_ip: str) -> Identity | None:
+        return None
+
+    async def lookup(self, user: str) -> Identity | None:
+        """Who that is now, without any credential. Raises Refusal where they are kept out, and Unavailable."""
         return None
 
     async def conversation(self, user: str, source_ip: str) -> Conversation | None:

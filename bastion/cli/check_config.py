@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.engine import make_url
 
+from bastion.auth.certificates import Certificates, RevokedKeys
 from bastion.auth.totp import load_key as load_totp_key
 from bastion.cli.connect import tried
 from bastion.cli.options import CONFIG_FILE, ConfigFile
@@ -38,6 +39,8 @@ def check_config(
         keys = host_keys.load(loaded.ssh.host_keys)
         if loaded.auth.totp is not None:
             load_totp_key(loaded.auth.totp.key)
+        if loaded.auth.certificates is not None:
+            Certificates(loaded.auth.certificates, RevokedKeys(None))
     except ConfigError as error:
         raise ConfigError(error.problems + problems) from None
     if problems:
@@ -45,6 +48,10 @@ def check_config(
     rows = [("listen", address) for address in loaded.ssh.listen]
     rows += [("host key", f"{key.get_algorithm()} {key.get_fingerprint()}") for key in keys]
     rows += _methods(loaded)
+    if loaded.auth.certificates is not None:
+        rows += [("user CA", one) for one in Certificates(loaded.auth.certificates, RevokedKeys(None)).fingerprints]
+    if loaded.auth.revoked_keys is not None:
+        rows.append(("revoked", str(loaded.auth.revoked_keys)))
     if loaded.auth.totp is not None:
         rows.append(("then", f"a one-time code, from {_ASKED[loaded.auth.totp.ask]}"))
     for engine in loaded.engines:

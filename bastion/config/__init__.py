@@ -3,6 +3,7 @@
 from bastion.config.access import Access, AccessRule
 from bastion.config.audit import Audit, Database
 from bastion.config.auth import Auth, LocalUsers
+from bastion.config.certificates import Certificates
 from bastion.config.engines import Engine, EngineTls
 from bastion.config.lain import LainOwners, LainSso
 from bastion.config.ldap import Ldap
@@ -20,6 +21,7 @@ __all__ = [
     "AccessRule",
     "Audit",
     "Auth",
+    "Certificates",
     "Config",
     "Database",
     "Engine",

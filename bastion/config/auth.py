@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from bastion.config.certificates import Certificates
 from bastion.config.lain import LainSso
 from bastion.config.ldap import Ldap
 from bastion.config.oidc import Oidc
@@ -25,12 +26,14 @@ class Auth(Section):
     ldap: Ldap | None = None
     oidc: Oidc | None = None
     lain: LainSso | None = None
+    certificates: Certificates | None = None
+    revoked_keys: Path | None = None  # a KRL of ssh-keygen -k, or a list of public keys
     totp: Totp | None = None
 
     @model_validator(mode="after")
     def _some_way_in(self) -> Self:
-        if self.local is None and self.ldap is None and self.oidc is None and self.lain is None:
-            raise ValueError("at least one way to sign in is right: local, ldap, oidc or lain")
+        if not any((self.local, self.ldap, self.oidc, self.lain, self.certificates)):
+            raise ValueError("at least one way to sign in is right: local, ldap, oidc, lain or certificates")
         if self.lain is not None and self.oidc is not None and self.oidc.opaque_tokens is not None:
             raise ValueError("one of lain and oidc.opaque_tokens is right: an opaque token does not say whose it is")
         return self

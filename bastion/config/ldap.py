@@ -47,6 +47,7 @@ class Ldap(Section):
     search_base: str | None = Field(None, min_length=1)
     search_filter: Annotated[UserTemplate, AfterValidator(_filter)] = "(uid={user})"
     user_attribute: str = Field("uid", min_length=1)  # has to be the user name that was typed, to the letter
+    key_attribute: str | None = Field(None, min_length=1)  # such as sshPublicKey: lines of authorized_keys
     member_of: str | None = Field("memberOf", min_length=1)  # read groups from the user's entry; wherever they are
     group_base: str | None = Field(None, min_length=1)  # or search for groups: only those below here count
     group_filter: Annotated[str, AfterValidator(_filter)] = "(member={dn})"
@@ -68,6 +69,8 @@ class Ldap(Section):
             raise ValueError("bind_dn and bind_password together, or neither, is right")
         if self.bind_template is not None and self.bind_dn is not None:
             raise ValueError("bind_dn is for search_base; with bind_template the directory is asked as the user")
+        if self.bind_template is not None and self.key_attribute is not None:
+            raise ValueError("key_attribute with search_base is right: with a key nobody can bind as the user")
         cleartext = [server for server in self.servers if server.startswith("ldap://")]
         if self.start_tls and len(cleartext) < len(self.servers):
             raise ValueError("start_tls with ldap://host is right; ldaps:// is TLS from the start")

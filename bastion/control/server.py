@@ -16,9 +16,15 @@ from bastion.model import Identity
 from bastion.session.sessions import Sessions
 
 REQUEST_LIMIT = 10.0  # seconds that a request may take to come, and its answer to go
-TOLD = {
-    event.value: event for event in (Event.RECORDING_VIEWED, Event.AUDIT_SEARCHED, Event.USER_SECOND_FACTOR)
-}  # what the command line may put into the log
+TOLD = {  # what the command line may put into the log
+    event.value: event
+    for event in (
+        Event.RECORDING_VIEWED,
+        Event.AUDIT_SEARCHED,
+        Event.USER_SECOND_FACTOR,
+        Event.CERTIFICATE_ISSUED,
+    )
+}
 _logger = logging.getLogger(__name__)
 
 

@@ -98,6 +98,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
     def pty_requested(
         self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Mapping[int, int]
     ) -> bool:
+        if not self._connection.identity.may_have_terminal:
+            return False
         term = term_type if re.fullmatch(r"[A-Za-z0-9+._-]{1,64}", term_type) else "dumb"
         self._terminal = _terminal(term, term_size[0], term_size[1])
         return True

@@ -4,64 +4,40 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import asyncssh
-from asyncssh.auth import KbdIntChallenge
 
 from bastion.access.address import parse_user_name
 from bastion.audit.events import Event
-from bastion.auth.conversation import Challenge, Conversation
-from bastion.auth.refusals import TOLD
 from bastion.auth.throttle import Offence
-from bastion.errors import Reason, Refusal, Unavailable
+from bastion.errors import Reason, Refusal
 from bastion.model import Identity, Terminal
 from bastion.session.client import Request
 from bastion.session.session import Session
-from bastion.ssh import environment, signing_in, tuning
+from bastion.ssh import door, environment, tuning
 from bastion.ssh.channel import Channel, ServerChannel
+from bastion.ssh.signing_in import SignIn
 
 if TYPE_CHECKING:
     from bastion.ssh.listener import Listener
 
 WINDOW = 1 << 20  # bytes a client may send before they are taken, for each channel
 MAX_BEFORE_LOGIN = 256 * 1024  # bytes; some kB are usual
-_KBDINT = "keyboard-interactive"
 _NO_FORWARDING = "port forwarding is not possible through this bastion"
 
 
-class Connection(asyncssh.SSHServer):
+class Connection(SignIn):
     """asyncssh's callbacks for one connection. `writable` is clear while the client takes nothing."""
 
     def __init__(self, listener: "Listener") -> None:
         self.id = secrets.token_hex(8)
         self.writable = asyncio.Event()
         self.writable.set()
-        self._listener = listener
-        self._log = listener.log.bind(connection_id=self.id)
+        super().__init__(listener, listener.log.bind(connection_id=self.id))
         self._began = time.monotonic()
-        self._conn: asyncssh.SSHServerConnection | None = None
-        self._source_ip = ""
         self._last_words: str | None = None
-        self._user_name: str | None = None  # as the client sent it, address and all
-        self._user, self._address = "", ""
-        self._tries = 0
-        self._key_queries = 0
-        self._conversation: Conversation | None = None
-        self._asked = False  # is the client to answer?
-        self._offered: Identity | None = None  # whose key it says it has
-        self._first_factor: Identity | None = None  # who has yet to give a second one
-        self._partial = False  # is the next failure one in name only (RFC 4252 section 5.1)?
-        self._said = ""  # what was wrong with the last code
-        self._identity: Identity | None = None
-        self._authenticated = False
-        self._excused = False  # it was not the client's fault
         self._channels: set[Channel] = set()
-
-    @property
-    def authenticated(self) -> bool:
-        return self._authenticated
 
     # The transport.
 
@@ -82,7 +58,7 @@ class Connection(asyncssh.SSHServer):
             tuning.prefer_gcm(conn)
         tuning.announce_less(conn)
         tuning.send_no_ignore(conn)
-        signing_in.ask_the_door(conn, self)
+        door.ask(conn, self)
         self._listener.own(self._open())
 
     def _resume_writing(self) -> None:
@@ -149,180 +125,6 @@ class Connection(asyncssh.SSHServer):
         if self._conn is not None:
             self._conn.disconnect(asyncssh.DISC_BY_APPLICATION, sentence)
 
-    # Who are you?
-
-    def begin_auth(self, username: str) -> bool:
-        if self._user_name is not None and self._user_name != username:
-            raise asyncssh.ProtocolError("Change of username not allowed")  # as sshd has it
-        self._user_name = username
-        user, plus, address = username.rpartition("+")
-        self._user, self._address = (user, address) if plus else (username, "")
-        self._log = self._log.bind(user=self._user)
-        self._allow_service_request()
-        if self._listener.section.banner and self._conn is not None:
-            self._conn.send_auth_banner(self._listener.section.banner)
-        return True
-
-    def _allow_service_request(self) -> None:
-        """paramiko asks for the service anew with each try; sshd lets it, asyncssh would disconnect."""
-        if self._conn is not None:
-            self._conn._next_service = b"ssh-userauth"
-
-    def public_key_auth_supported(self) -> bool:
-        return self._first_factor is None
-
-    def password_auth_supported(self) -> bool:
-        return self._first_factor is None
-
-    def kbdint_auth_supported(self) -> bool:
-        return self._listener.authenticator.converses
-
-    async def validate_password(self, username: str, password: str) -> bool:
-        self._end_conversation()
-        await self._count_try()
-        try:
-            identity = await self._listener.authenticator.password(self._user, password, self._source_ip)
-        except Unavailable as refusal:
-            await self._unavailable("password", refusal)
-        except Refusal as refusal:
-            await self._failed("password", refusal)
-            return False
-        return await self._admit(identity)
-
-    async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """Called for a query and again, with the key that was accepted, for the signature (RFC 4252 section 7)."""
-        self._end_conversation()
-        self._offered = None
-        self._key_queries += 1
-        if self._key_queries > 2 * self._listener.section.max_auth_tries:
-            await self._too_many_tries()
-        blob, algorithm = key.public_data, key.algorithm.decode("ascii")
-        try:
-            self._offered = await self._listener.authenticator.public_key(self._user, algorithm, blob, self._source_ip)
-        except Unavailable as refusal:
-            await self._unavailable("publickey", refusal)
-        except Refusal as refusal:
-            await self._count_try()
-            await self._failed("publickey", refusal)
-            return False
-        return True
-
-    async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> KbdIntChallenge:
-        self._end_conversation()
-        await self._count_try()
-        if self._first_factor is not None:
-            self._conversation = self._listener.authenticator.second_factor(
-                self._first_factor, self._source_ip, self._said
-            )
-        else:
-            self._conversation = self._listener.authenticator.converse(self._user, self._source_ip)
-        return await self._converse(self._conversation.start())
-
-    async def validate_kbdint_response(self, username: str, responses: Sequence[str]) -> KbdIntChallenge:
-        if self._conversation is None or not self._asked:
-            # asyncssh dropped what was being done about the answer before: each guess is to be told, and counted
-            await self._failed(_KBDINT, Refusal(Reason.MALFORMED_REQUEST, "", "an answer to nothing that was asked"))
-            raise asyncssh.ProtocolError("Unexpected keyboard-interactive response")
-        return await self._converse(self._conversation.answer(responses))
-
-    async def _converse(self, step: Awaitable[Challenge | Identity]) -> KbdIntChallenge:
-        self._asked = False
-        try:
-            answer = await step
-        except Unavailable as refusal:
-            await self._unavailable(_KBDINT, refusal)
-        except Refusal as refusal:
-            self._end_conversation()
-            await self._failed(_KBDINT, refusal)
-            if refusal.reason in (Reason.WRONG_CODE, Reason.CODE_REPLAYED):  # they may know why
-                self._said = refusal.user_text
-            return False
-        if isinstance(answer, Challenge):
-            self._asked = True
-            return answer.name, answer.instruction, "", [(prompt.text, prompt.echo) for prompt in answer.prompts]
-        self._end_conversation()
-        if await self._admit(answer):
-            return True
-        self._partial = False  # it goes on at once
-        self._conversation = self._listener.authenticator.second_factor(answer, self._source_ip)
-        return await self._converse(self._conversation.start())
-
-    def _end_conversation(self) -> None:
-        """Also where the client has turned to another method in the middle of it."""
-        conversation, self._conversation, self._asked = self._conversation, None, False
-        if conversation is not None:
-            self._listener.own(conversation.close())
-
-    async def signed(self) -> bool:
-        """The signature of the key that was offered is right (`signing_in.ask_the_door` calls this)."""
-        return self._offered is not None and await self._admit(self._offered)
-
-    async def _admit(self, identity: Identity) -> bool:
-        """The one door: who comes by whatever way passes here, and stops where a second factor is to be given."""
-        try:
-            if await self._listener.authenticator.wants_second_factor(identity, lambda: self._rules_want(identity)):
-                self._first_factor, self._partial = identity, True
-                return False
-        except Refusal as refusal:  # there is no other way for them to try
-            await self._unavailable(identity.method, refusal)
-        self._identity = identity
-        return True
-
-    async def _rules_want(self, identity: Identity) -> bool:
-        """A second factor, for what is behind this address."""
-        try:
-            _, address = parse_user_name(self._user_name or "")
-        except Refusal:  # nothing is
-            return False
-        return await self._listener.sessions.want_second_factor(identity, address)
-
-    def failing(self) -> bool:
-        """A failure is about to be sent: is it a "partial success" (RFC 4252 section 5.1)?"""
-        self._allow_service_request()
-        partial, self._partial = self._partial, False
-        return partial
-
-    async def auth_completed(self) -> None:
-        if self._identity is None:  # asyncssh did not ask the door: it may have changed
-            raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, "The bastion failed.")
-        self._authenticated = True
-        self._listener.authenticated(self, self._identity.user, self._source_ip)
-        try:
-            await self._log.emit(
-                Event.USER_LOGIN,
-                method=self._identity.method,
-                groups=sorted(self._identity.groups),
-                second_factor=self._identity.second_factor,
-            )
-        except Refusal as refusal:
-            raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, refusal.user_text) from None
-
-    async def _count_try(self) -> None:
-        self._tries += 1
-        if self._tries > self._listener.section.max_auth_tries:
-            await self._too_many_tries()
-
-    async def _too_many_tries(self) -> NoReturn:
-        refusal = Refusal(Reason.TOO_MANY_TRIES, "Too many authentication failures")
-        await self._failed("any", refusal)
-        raise asyncssh.DisconnectError(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, refusal.user_text)
-
-    async def _unavailable(self, method: str, refusal: Refusal) -> NoReturn:
-        """Not a wrong password: the client is not to ask for another one."""
-        self._excused = True
-        await self._failed(method, refusal)
-        raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, refusal.user_text)
-
-    async def _failed(self, method: str, refusal: Refusal) -> None:
-        if refusal.reason in TOLD and self._conn is not None:
-            self._conn.send_auth_banner(f"{refusal.user_text}\n")  # a failure has no words of its own
-        # asyncssh announces every user name but the empty one
-        log = self._log if self._user_name is not None else self._log.bind(user="")
-        try:
-            await log.emit(Event.USER_LOGIN_FAILED, method=method, reason=refusal.reason, detail=refusal.log_text)
-        except Refusal as unlogged:
-            raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, unlogged.user_text) from None
-
     # What may be opened?
 
     def session_requested(self) -> tuple[asyncssh.SSHServerChannel[bytes], asyncssh.SSHServerSession[bytes]]:
@@ -345,6 +147,11 @@ class Connection(asyncssh.SSHServer):
     def accept_env(self, name: bytes, value: bytes) -> tuple[str, str] | None:
         return environment.accept(name, value, self._listener.section.accept_env)
 
+    @property
+    def identity(self) -> Identity:
+        assert self._identity is not None
+        return self._identity
+
     def start_session(
         self, channel: Channel, command: str | None, terminal: Terminal | None, env: dict[str, str]
     ) -> Session:
@@ -354,6 +161,9 @@ class Connection(asyncssh.SSHServer):
         assert self._user_name is not None
         assert self._authenticated
         tuning.handshake_is_over(self._conn)
+        if self._identity.force_command is not None:
+            env = env if command is None else {**env, "SSH_ORIGINAL_COMMAND": command}
+            command = self._identity.force_command
         request = Request(
             identity=self._identity,
             address=parse_user_name(self._user_name)[1],

@@ -19,6 +19,7 @@ from bastion.config import host_and_port
 from bastion.errors import Refusal
 from bastion.session.sessions import Sessions
 from bastion.ssh.connection import WINDOW, Connection
+from bastion.ssh.signing_in import SignIn
 
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Listener:
         self._host_keys = host_keys
         self._acceptors: list[asyncssh.SSHAcceptor] = []
         self._connections: set[Connection] = set()
-        self._unauthenticated: set[Connection] = set()
+        self._unauthenticated: set[SignIn] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dropped = 0
         self._closing = False
@@ -154,7 +155,7 @@ class Listener:
                 seconds=round(seconds, 3),
             )
 
-    def authenticated(self, connection: Connection, user: str, source_ip: str) -> None:
+    def authenticated(self, connection: SignIn, user: str, source_ip: str) -> None:
         self._unauthenticated.discard(connection)
         self._throttle.passed(user, source_ip)
 

@@ -20,6 +20,7 @@ CATALOGUE = {
     "user.login": "connection_id method source_ip source_port user",
     "user.login_failed": "connection_id method reason source_ip source_port user",
     "user.second_factor": "by change user",
+    "certificate.issued": "by ca key key_id seconds serial user",
     "access.denied": "connection_id reason source_ip source_port user",
     "session.start": "address command connection_id container_id engine recording rule session_id source_ip"
     " terminal user",

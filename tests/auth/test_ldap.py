@@ -1,4 +1,5 @@
 import asyncio
+import base64
 import contextlib
 import logging
 import os
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from bastion.auth import ldap
+from bastion.auth.certificate import fingerprint
 from bastion.auth.ldap import Ldap
 from bastion.auth.refusals import REFUSED, UNAVAILABLE
 from bastion.config import Ldap as Section
@@ -20,12 +22,14 @@ from bastion.errors import ConfigError, Reason, Refusal, Unavailable
 from bastion.model import Identity
 from bastion.remote import breaker
 from tests.auth.conftest import Misbehaving
+from tests.auth.test_local import KEY, LINE, OTHER
 from tests.servers.process import free_port
 from tests.servers.slapd import ADMIN_DN, BASE, GROUPS, PASSWORD, PEOPLE, READER_DN, Slapd, slapd
 
 SECRET = PASSWORD.encode()
 SEARCH = {"search_base": PEOPLE, "bind_dn": READER_DN, "bind_password": PASSWORD}
 TEMPLATE = {"bind_template": f"uid={{user}},{PEOPLE}"}
+OTHER_LINE = f"ssh-ed25519 {base64.b64encode(OTHER).decode()} kim@laptop"
 GROUP_SEARCH = {"group_base": GROUPS}
 Starter = Callable[[Callable[[socket.socket], None]], Misbehaving]
 
@@ -481,3 +485,68 @@ async def test_as_many_round_trips_for_whoever_is_refused(directory: Slapd, misb
                     thread.join(10)
                 counts[user] = requests
         assert len(set(counts.values())) == 1, counts
+
+
+# ---- public keys, and users without any credential ----
+
+KEYS = {**SEARCH, "key_attribute": "sshPublicKey"}
+
+
+@pytest.fixture(scope="module")
+def keyed(directory: Slapd) -> Slapd:
+    """kim has a key that expired, one for a network, and one for anywhere."""
+    lines = [f'expiry-time="20200101Z" {LINE}', f'from="10.0.0.0/8" {LINE}', "no key at all"]
+    directory.add_group("app-keys", directory.add_user("kim", sshPublicKey=[*lines, OTHER_LINE]))
+    directory.add_user("lea", sshPublicKey="ssh-ed25519 broken")
+    return directory
+
+
+async def key_refusal(method: Ldap, user: str, key: bytes, source_ip: str = "192.0.2.1") -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        await method.public_key(user, "ssh-ed25519", key, source_ip)
+    assert caught.value.log_text.isprintable()
+    return caught.value
+
+
+async def test_the_directorys_keys(keyed: Slapd) -> None:
+    async with signing_in(keyed, **KEYS) as method:
+        identity = await method.public_key("kim", "ssh-ed25519", OTHER, "192.0.2.1")
+        assert identity is not None
+        assert (identity.user, identity.method, identity.groups) == ("kim", "ldap-publickey", {"app-keys"})
+        assert identity.credential == {"key": fingerprint(OTHER)}
+        assert (await method.public_key("kim", "ssh-ed25519", KEY, "10.1.1.1")) is not None
+        no = await key_refusal(method, "kim", KEY)
+        assert no.reason == Reason.KEY_NOT_ALLOWED
+        assert "it expired" in no.log_text
+        assert "from=" in no.log_text
+        for user in ("alice", "lea"):
+            assert (await key_refusal(method, user, KEY)).reason == Reason.KEY_NOT_ALLOWED
+        for user in ("nobody", "Kim", "twin", "*", "kim)(uid=*"):
+            assert await method.public_key(user, "ssh-ed25519", OTHER, "192.0.2.1") is None
+
+
+async def test_no_keys_where_they_are_not_asked_for(keyed: Slapd) -> None:
+    for how in (SEARCH, TEMPLATE, {**SEARCH, "key_attribute": "description"}):
+        async with signing_in(keyed, **how) as method:
+            if "key_attribute" in how:
+                assert (await key_refusal(method, "kim", OTHER)).reason == Reason.KEY_NOT_ALLOWED
+            else:
+                assert await method.public_key("kim", "ssh-ed25519", OTHER, "192.0.2.1") is None
+
+
+async def test_an_outage_is_no_wrong_key(keyed: Slapd) -> None:
+    for how in ({"servers": [f"ldaps://127.0.0.1:{free_port()}"]}, {"bind_password": "wrong"}):
+        async with signing_in(keyed, **{**KEYS, **how}) as method:
+            assert isinstance(await key_refusal(method, "kim", OTHER), Unavailable)
+
+
+async def test_who_somebody_is_without_a_credential(keyed: Slapd) -> None:
+    async with signing_in(keyed, **SEARCH) as method:
+        assert method.knows_users
+        kim = await method.lookup("kim")
+        assert kim is not None
+        assert (kim.user, kim.groups) == ("kim", {"app-keys"})
+        assert await method.lookup("nobody") is None
+    async with signing_in(keyed, **TEMPLATE) as method:
+        assert not method.knows_users
+        assert await method.lookup("kim") is None

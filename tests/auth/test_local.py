@@ -8,6 +8,7 @@ import pytest
 from argon2.exceptions import VerificationError, VerifyMismatchError
 
 from bastion.auth import local
+from bastion.auth.certificate import fingerprint
 from bastion.auth.local import Local
 from bastion.auth.users_file import HASHER, User, changing_users
 from bastion.config import LocalUsers
@@ -60,7 +61,8 @@ async def test_passwords(users: Path) -> None:
 async def test_keys(users: Path) -> None:
     method = Local(LocalUsers(file=users))
     found = await method.public_key("alice", "ssh-ed25519", KEY, "192.0.2.1")
-    assert found == Identity("alice", "local-publickey", frozenset({"developers"}))
+    credential = {"key": fingerprint(KEY)}
+    assert found == Identity("alice", "local-publickey", frozenset({"developers"}), credential=credential, key=KEY)
     assert await method.public_key("nobody", "ssh-ed25519", KEY, "192.0.2.1") is None
     assert (await method.public_key("keys", "ssh-ed25519", KEY, "10.1.2.3")) is not None
     assert (await method.public_key("wide", "ssh-ed25519", KEY, "192.0.2.1")) is not None

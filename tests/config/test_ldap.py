@@ -21,6 +21,7 @@ CLEARTEXT = ["ldap://ldap.example.org"]
         {**SEARCH, "servers": [*CLEARTEXT, "ldaps://b"], "allow_cleartext": True},
         {**SEARCH, "bind_dn": "cn=reader", "bind_password": "x"},
         {**SEARCH, "group_base": "dc=example", "nested_groups": True},
+        {**SEARCH, "key_attribute": "sshPublicKey"},
         {**SEARCH, "group_base": "dc=example", "group_filter": "(&(objectClass=group)(memberUid={user}))"},
         {**SEARCH, "search_filter": "(&(objectClass=person)(|(uid={user})(mail={user})))", "member_of": None},
     ],
@@ -33,6 +34,7 @@ def test_right(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "right"),
     [
+        ({**TEMPLATE, "key_attribute": "sshPublicKey"}, "key_attribute with search_base is right"),
         ({**SEARCH, "servers": []}, "at least 1 item"),
         ({**SEARCH, "servers": ["ldap.example.org"]}, "ldaps://host, ldaps://host:636 or ldap://host:389 is right"),
         ({**SEARCH, "servers": ["http://a"]}, "ldaps://host"),

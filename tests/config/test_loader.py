@@ -66,7 +66,7 @@ zebra: 1
     ("text", "said"),
     [
         ("ssh: {}\n", "1: auth: is missing; it has no default"),
-        ("auth: {}\n", "1: auth: at least one way to sign in is right: local, ldap, oidc or lain"),
+        ("auth: {}\n", "1: auth: at least one way to sign in is right: local, ldap, oidc, lain or certificates"),
         (LOCAL + "engines:\n", f"2: engines: found nothing; {ITEMS}"),
         (LOCAL + "engines: []\n", "2: engines: found a list; at least 1 of them is right"),
         (LOCAL + "engines: {}\n", f"2: engines: found a section; {ITEMS}"),

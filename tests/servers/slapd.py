@@ -34,6 +34,10 @@ CONFIGURATION = """\
 include /etc/ldap/schema/core.schema
 include /etc/ldap/schema/cosine.schema
 include /etc/ldap/schema/inetorgperson.schema
+# openssh-lpk
+attributetype ( 1.3.6.1.4.1.24552.500.1.1.1.13 NAME 'sshPublicKey' DESC 'OpenSSH public key' EQUALITY octetStringMatch
+  SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )
+objectclass ( 1.3.6.1.4.1.24552.500.1.1.2.0 NAME 'ldapPublicKey' SUP top AUXILIARY MAY ( sshPublicKey $ uid ) )
 modulepath /usr/lib/ldap
 moduleload back_mdb
 moduleload memberof
@@ -85,7 +89,7 @@ class Slapd:
         """Returns the DN. `rdn` where `uid` would need escapes, such as "cn=o\\\\, neil"."""
         return self.add(
             f"{rdn or f'uid={uid}'},{PEOPLE}",
-            ["inetOrgPerson"],
+            ["inetOrgPerson", "ldapPublicKey"],
             **{"uid": uid, "cn": "somebody", "sn": "somebody", "userPassword": password, **more},
         )
 
@@ -96,6 +100,10 @@ class Slapd:
     def add_member(self, group_dn: str, member: str) -> None:
         with self._connected() as connection:
             assert connection.modify(group_dn, {"member": [(ldap3.MODIFY_ADD, [member])]}), connection.result
+
+    def remove_member(self, group_dn: str, member: str) -> None:
+        with self._connected() as connection:
+            assert connection.modify(group_dn, {"member": [(ldap3.MODIFY_DELETE, [member])]}), connection.result
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[ldap3.Connection]:
