@@ -16,9 +16,8 @@ import errno
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bastion.errors import Reason, Refusal
 from bastion.model import Chunk
@@ -29,7 +28,7 @@ from bastion.recording.writers import Job, Writers
 
 T = TypeVar("T")
 
-SMALL = 64 << 10  # bytes that are encoded and hashed on the event loop
+SMALL = 64 << 10  # bytes that are written on the event loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +51,8 @@ def describe(error: Exception) -> str:
 class Recorder:
     """Writes one recording; made by RecordingStore.open. May be used by several tasks at once.
 
-    `write`, `flush` and `resize` can be awaited, and are done at once where the disk is as quick as it should be. What
-    they are given is recorded in its order, also where nobody waits for them any more.
+    `write`, `flush` and `resize` can be awaited, and are done at once where there is little to write and the disk is as
+    quick as it should be. What they are given is recorded in its order, also where nobody waits for them any more.
 
     Unless the configuration says best_effort, they fail with Refusal (RECORDING_FAILED) when something could not be
     written: nothing of it may be passed on, and the session has to end. With best_effort `failure` says what went
@@ -84,7 +83,7 @@ class Recorder:
         self._start = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._closing: asyncio.Task[Summary] | None = None
-        self._under_way = 0  # jobs that the writer thread may still work on: the transcript is its own meanwhile
+        self._under_way = 0  # jobs that the writer thread may still work on
 
     @property
     def holding(self) -> bool:
@@ -93,16 +92,15 @@ class Recorder:
 
     def write(self, chunks: list[Chunk]) -> asyncio.Future[list[Chunk]]:
         """Gives back what is on file now and may be passed on."""
-        work = partial(self._transcript.take, self._now(), chunks)
-        return self._do(work, small=sum([len(data) for _, data in chunks]) <= SMALL)
+        return self._record(self._transcript.take, chunks)
 
     def flush(self) -> asyncio.Future[list[Chunk]]:
         """Records the bytes of incomplete characters as they are, and gives them back to be passed on."""
-        return self._do(partial(self._transcript.flush, self._now()))
+        return self._record(self._transcript.flush)
 
     def resize(self, columns: int, rows: int) -> asyncio.Future[None]:
         """The terminal has another size, in characters."""
-        return self._do(partial(self._transcript.resize, self._now(), columns, rows))
+        return self._record(self._transcript.resize, columns, rows)
 
     async def close(self, exit: int | str | None = None) -> Summary:  # noqa: A002 - the word of the field
         """Ends the recording with the exit status or a word on how it ended, and brings it to the disk.
@@ -115,9 +113,7 @@ class Recorder:
 
     async def _close(self, how: str) -> Summary:
         with contextlib.suppress(Refusal):  # self.failure says it
-            ending = Job(self, partial(self._transcript.end, self._now(), how), self._loop.create_future())
-            self._submit(ending)
-            await ending.future
+            await self._tell(self._transcript.end, how)
         if self._tape is not None:
             try:
                 finish = partial(self._tape.finish, whole=self.failure is None)
@@ -128,41 +124,43 @@ class Recorder:
         end = self._tape.chain.end if self._tape is not None else None
         return Summary(self.path, self._transcript.streams(), end, self.failure)
 
-    def _now(self) -> float:
-        return time.monotonic() - self._start
-
-    def _do(self, work: Callable[[Lines], T], *, small: bool = True) -> asyncio.Future[T]:
+    def _record(self, tell: Callable[..., T], *what: Any) -> asyncio.Future[T]:
         if self._closing is not None:
             raise Refusal(Reason.RECORDING_FAILED, "This session has ended.", f"recording {self.path} is closed")
-        job = Job(self, work, self._loop.create_future())
-        if small and not self._under_way and self._writers.disk_is_quick:
+        return self._tell(tell, *what)
+
+    def _tell(self, tell: Callable[..., T], *what: Any) -> asyncio.Future[T]:
+        """One of the transcript's methods: what it gives back is the result once its lines are on file."""
+        job = Job(self, self._loop.create_future())
+        try:
+            if self.failure is None or not self._strict:
+                job.result = tell(time.monotonic() - self._start, *what, job.lines)
+        except Exception as error:  # a defect of ours: nothing may go on unrecorded
+            self._strict = True
+            self._fail(error)
+        size = sum(map(len, job.lines))
+        if not self._under_way and (size == 0 or (size <= SMALL and self._writers.disk_is_quick)):
             self.perform([job])
             job.settle()
         else:
-            self._submit(job)
+            self._writers.submit(self._writer, job)
+            self._under_way += 1
         return job.future
-
-    def _submit(self, job: Job) -> None:
-        self._writers.submit(self._writer, job)
-        self._under_way += 1
 
     def settled(self) -> None:
         self._under_way -= 1
 
     def perform(self, jobs: list[Job]) -> None:
         """In the writer thread, or on the event loop while that has nothing of this recording to do."""
-        lines: Lines = []
-        try:
-            if self.failure is None or not self._strict:
-                for job in jobs:
-                    job.result = job.work(lines)
-                if lines and self._tape is not None and self.failure is None:
-                    self._append(self._tape, lines)
-        except OSError as error:
-            self._fail(error)
-        except Exception as error:  # a defect of ours: nothing may go on unrecorded
-            self._strict = True
-            self._fail(error)
+        lines = [line for job in jobs for line in job.lines]
+        if lines and self._tape is not None and self.failure is None:
+            try:
+                self._append(self._tape, lines)
+            except OSError as error:
+                self._fail(error)
+            except Exception as error:  # a defect of ours
+                self._strict = True
+                self._fail(error)
         if self.failure is not None and self._strict:
             for job in jobs:
                 job.error = self._refusal()

@@ -10,9 +10,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Protocol
 
@@ -26,7 +25,7 @@ RELENT = 1.0  # seconds after the last slow write
 
 class Sink(Protocol):
     def perform(self, jobs: list["Job"]) -> None:
-        """Sets `result` or `error` of each job; never raises."""
+        """Writes the lines, sets `error` of each job where that is not possible; never raises."""
 
     def settled(self) -> None:
         """On the event loop, for each job that a thread has done, also where nobody waits for it any more."""
@@ -35,8 +34,8 @@ class Sink(Protocol):
 @dataclass(eq=False, slots=True)
 class Job:
     sink: Sink
-    work: Callable[[list[bytes]], Any]  # adds the lines to write to its argument, returns the result
     future: asyncio.Future[Any]
+    lines: list[bytes] = field(default_factory=list)
     result: Any = None
     error: Exception | None = None
 

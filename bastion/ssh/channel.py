@@ -13,6 +13,7 @@ from bastion.model import Chunk, Stream, Terminal
 from bastion.session.outcome import SIGNALS
 from bastion.session.session import Session
 from bastion.ssh.environment import MAX_BYTES, MAX_VARIABLES
+from bastion.ssh.packets import ShortWay
 
 if TYPE_CHECKING:
     from bastion.ssh.connection import Connection
@@ -32,6 +33,20 @@ class ServerChannel(asyncssh.SSHServerChannel[bytes]):
     """asyncssh's channel with a limit on `env`, which it keeps without one, and a sentence where it has none."""
 
     owner: "Channel"
+    short_way: ShortWay | None = None
+
+    def _flush_send_buf(self) -> None:
+        """Called for all that is written, and when the window has room again."""
+        while self.short_way and self._send_buf:
+            data, datatype = self._send_buf[0]
+            sent = self.short_way.send(self, data, datatype)
+            if not sent:
+                break
+            del data[:sent]
+            self._send_buf_len -= sent
+            if not data:
+                del self._send_buf[0]
+        super()._flush_send_buf()  # what is left, and who waits for it
 
     def _process_env_request(self, packet: SSHPacket) -> bool:
         name, value = packet.get_string(), packet.get_string()

@@ -15,7 +15,7 @@ from bastion.errors import Reason, Refusal
 from bastion.model import Identity, Terminal
 from bastion.session.client import Request
 from bastion.session.session import Session
-from bastion.ssh import door, environment, tuning
+from bastion.ssh import door, environment, packets, tuning
 from bastion.ssh.channel import Channel, ServerChannel
 from bastion.ssh.signing_in import SignIn
 
@@ -38,6 +38,7 @@ class Connection(SignIn):
         self._began = time.monotonic()
         self._last_words: str | None = None
         self._channels: set[Channel] = set()
+        self._short_way: packets.ShortWay | None = None
 
     # The transport.
 
@@ -58,6 +59,8 @@ class Connection(SignIn):
             tuning.prefer_gcm(conn)
         tuning.announce_less(conn)
         tuning.send_no_ignore(conn)
+        if packets.KNOWN:
+            self._short_way = packets.ShortWay(conn)
         door.ask(conn, self)
         self._listener.own(self._open())
 
@@ -139,6 +142,7 @@ class Connection(SignIn):
             self._conn, asyncio.get_running_loop(), True, False, False, 0, 0, None, "strict", WINDOW, 32768
         )
         made.owner = channel
+        made.short_way = self._short_way
         return made, channel
 
     def channel_closed(self, channel: Channel) -> None:
@@ -160,7 +164,7 @@ class Connection(SignIn):
         assert self._identity is not None
         assert self._user_name is not None
         assert self._authenticated
-        tuning.handshake_is_over(self._conn)
+        tuning.handshake_is_over(self._conn, self._short_way)
         if self._identity.force_command is not None:
             env = env if command is None else {**env, "SSH_ORIGINAL_COMMAND": command}
             command = self._identity.force_command

@@ -11,6 +11,8 @@ from typing import Any
 import asyncssh
 from asyncssh.constants import MSG_IGNORE
 
+from bastion.ssh.packets import ShortWay
+
 
 def acknowledge_quickly(conn: asyncssh.SSHServerConnection) -> None:
     """Delayed acknowledgements cost 40 ms steps in the handshake; Linux has to be told again after each read."""
@@ -26,11 +28,13 @@ def acknowledge_quickly(conn: asyncssh.SSHServerConnection) -> None:
     _let_transport_know(conn)
 
 
-def handshake_is_over(conn: asyncssh.SSHServerConnection) -> None:
-    """No more quick acknowledgements."""
+def handshake_is_over(conn: asyncssh.SSHServerConnection, short_way: ShortWay | None) -> None:
+    """No more quick acknowledgements; data comes by the short way, where there is one."""
     with contextlib.suppress(AttributeError):
         del conn.data_received
-        _let_transport_know(conn)
+    if short_way is not None:
+        short_way.install()
+    _let_transport_know(conn)
 
 
 def _let_transport_know(conn: asyncssh.SSHServerConnection) -> None:
