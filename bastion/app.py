@@ -15,6 +15,7 @@ from bastion.audit.database import create_engine, upgrade
 from bastion.audit.enrolments import Enrolments
 from bastion.audit.events import Event
 from bastion.audit.log import AuditLog
+from bastion.audit.rotation import rotate
 from bastion.audit.sessions import SessionRows
 from bastion.auth.authenticator import Authenticator
 from bastion.auth.throttle import Throttle
@@ -40,7 +41,7 @@ DRAIN_GRACE = 10.0  # seconds for sessions to be ended with a sentence, and for 
 
 
 def run(config: Config) -> int:
-    """Serve until SIGTERM, SIGINT or SIGHUP; the exit status. Raises ConfigError where it can not start."""
+    """Serve until SIGTERM or SIGINT; the exit status. Raises ConfigError where it can not start."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("asyncssh", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -51,9 +52,9 @@ def run(config: Config) -> int:
 
 async def _serve(config: Config) -> None:
     """Start what others stand on first; each part is ended, whatever happens to those above it."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP: the terminal that it runs on was closed
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop, reopen = asyncio.Event(), asyncio.Event()
+    for number, asked in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, reopen)):
+        asyncio.get_running_loop().add_signal_handler(number, asked.set)
     keys = host_keys.load(config.ssh.host_keys)
     make_folder(config.state_folder)
     async with contextlib.AsyncExitStack() as parts:
@@ -62,7 +63,9 @@ async def _serve(config: Config) -> None:
         await upgrade(config.database)
         database = create_engine(config.database)
         parts.push_async_callback(database.dispose)
-        log = await parts.enter_async_context(AuditLog(config.audit, config.bastion_id, database))
+        log = await parts.enter_async_context(AuditLog(config.audit, config.bastion_id, database, config.state_folder))
+        for work in (rotate(config.audit), _reopen(log, reopen)):
+            parts.push_async_callback(_end, asyncio.create_task(work))
         rows = await parts.enter_async_context(SessionRows(database, config.bastion_id))
         throttle = Throttle(config.ssh.penalties)
         totp = Totp(config.auth.totp, Enrolments(database)) if config.auth.totp is not None else None
@@ -78,6 +81,8 @@ async def _serve(config: Config) -> None:
         await directory.start()
         reaper = Reaper()
         parts.push_async_callback(reaper.close, DRAIN_GRACE)
+        if not await log.settle():  # what ended before the crash is not to be taken for lost
+            raise ConfigError(["database.url: what waits in state_folder for the database can not be written"])
         await _close_lost(rows, log, recordings, reaper, engines, directory)
         lain = config.access.lain
         console = Console(lain, lain.console) if lain is not None and lain.console is not None else None
@@ -98,6 +103,19 @@ async def _serve(config: Config) -> None:
         await stop.wait()
         _logger.info("shutting down")
         await listener.stop_accepting()
+
+
+async def _reopen(log: AuditLog, asked: asyncio.Event) -> None:
+    """SIGHUP, as logrotate sends it: with the next event the log goes on in the file that is at its path."""
+    while await asked.wait():
+        asked.clear()
+        with contextlib.suppress(Unavailable):
+            await log.emit(Event.AUDIT_REOPENED)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def _close_lost(

@@ -192,11 +192,15 @@ def security(bastion: Bastion) -> Place:
             terminal.expect(seen)
         terminal.type(b"exit 4\r")
         assert terminal.wait() == 4
+    assert bastion.ssh("alice+vault.db.1", "id").returncode == 1
+    denied = bastion.wait_for_event("access.denied", address="vault.db.1")
     shell = bastion.wait_for_event("session.end", address="web.worker.1", exit_status=4)
     command = bastion.wait_for_event("session.end", address="shop.front.1", exit_status=7)
     with sqlite3.connect(bastion.folder / "bastion.db") as rows:
         active = "SELECT count(*) FROM sessions WHERE status = 'active'"
         wait_until(lambda: rows.execute(active).fetchone() == (0,), "the rows have ended")
+        refused = "SELECT count(*) FROM events WHERE session_id = ?"
+        wait_until(lambda: rows.execute(refused, [denied["session_id"]]).fetchone() == (1,), "the refusal is there")
     rows.close()
     (bastion.folder / "bin").mkdir(exist_ok=True)
     words = {SHELL_SESSION: shell["session_id"], COMMAND_SESSION: command["session_id"]}
@@ -212,6 +216,7 @@ PLACES = {
     "For the security team": "security",
     "Replay": "security",
     "The recording": "security",
+    "The audit log": "security",
 }
 
 

@@ -1,7 +1,9 @@
 """The database: how to reach it, what may go wrong with it in words for people, and its migrations."""
 
 import asyncio
+import contextlib
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,15 +12,16 @@ from sqlalchemy import Connection, Engine, Insert, Table, event, text
 from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bastion.audit.tables import UPDATABLE, metadata
 from bastion.config import Database
-from bastion.errors import ConfigError, printable
+from bastion.errors import BastionError, ConfigError, Reason, Unavailable, printable
 
 SQLITE, POSTGRESQL = "sqlite+aiosqlite", "postgresql+psycopg"
 SQLITE_WAIT = 5  # seconds for another process's write
+READ_LIMIT = 60.0  # seconds that a search may take
 UPGRADE_WAIT = 60  # seconds for another bastion's upgrade
 POSTGRESQL_OPTIONS = {  # libpq's, where the URL does not say otherwise
     "connect_timeout": 5,  # seconds
@@ -45,6 +48,30 @@ def insert_new(engine: AsyncEngine, table: Table, key: str) -> Insert:
     if engine.dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing(index_elements=[key])
     return sqlite.insert(table).on_conflict_do_nothing(index_elements=[key])
+
+
+@contextlib.asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection for a question. Unavailable (AUDIT_UNAVAILABLE) where the database does not answer it in time.
+
+    BastionError where it says that the question itself is wrong.
+    """
+    try:
+        async with asyncio.timeout(READ_LIMIT), engine.connect() as connection:
+            yield connection
+    except DataError as error:
+        raise BastionError(describe(error)) from None
+    except (SQLAlchemyError, OSError) as error:
+        raise unavailable(engine, error) from None
+
+
+def unavailable(engine: AsyncEngine, error: BaseException) -> Unavailable:
+    """The refusal of what needs the database."""
+    return Unavailable(
+        Reason.AUDIT_UNAVAILABLE,
+        "The bastion's database does not answer, so no session can begin. Please try again in a while.",
+        f"database {place(engine.url)}: {describe(error)}",
+    )
 
 
 async def upgrade(config: Database) -> None:

@@ -52,6 +52,7 @@ class Event(StrEnum):
     CONFIG_RELOADED = "config.reloaded", ()
     # the log about itself: a sink is away, and is back with so many events that it will never have
     AUDIT_FAILED = "audit.failed", {"sink", "reason"}
+    AUDIT_REOPENED = "audit.reopened", ()
     AUDIT_RECOVERED = "audit.recovered", {"sink", "dropped"}
 
 

@@ -1,22 +1,26 @@
 """The audit log: what happened, bound to who did it, written before it goes on."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, Self
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bastion.audit.database import describe
+from bastion.audit.delivery import Delivery
 from bastion.audit.events import Entry, Event, entry
 from bastion.audit.sinks import EventTable, LineFile, StandardOutput
+from bastion.audit.syslog import Syslog
 from bastion.audit.writer import Writer
 from bastion.config import Audit
 from bastion.errors import ConfigError, Reason, Unavailable
 
 CAPACITY = 16 << 20  # bytes of events that wait for a sink
 WRITE_LIMIT = 5.0  # seconds that a sink may take for a write, and emit() waits
-LINGER = 0.25  # seconds that an event waits for others, to go into the table with them
+SPOOL_LOOK = 0.05  # seconds after which it is looked whether the spool fails
 CLOSE_LIMIT = 5.0  # seconds that all sinks together have at the end
 _logger = logging.getLogger(__name__)
 
@@ -60,10 +64,11 @@ class AuditLog(BoundLog):
 
     The first sink (file, else standard output) decides what emit() says. The others follow at their own speed,
     each with a queue and a task of its own: they are tried again, in order, until they take it; what does not fit
-    into their queue meanwhile is dropped, counted, and said in the log when they are back.
+    into their queue meanwhile is dropped, counted, and said in the log when they are back. For the database events
+    wait in `state_folder`, also over a restart; emit() waits until they are there, as long as they can be.
     """
 
-    def __init__(self, config: Audit, bastion_id: str, database: AsyncEngine) -> None:
+    def __init__(self, config: Audit, bastion_id: str, database: AsyncEngine, state_folder: Path) -> None:
         super().__init__(self, {})
         self._bastion_id = bastion_id
         self._sinks: list[_Sink] = []
@@ -71,8 +76,12 @@ class AuditLog(BoundLog):
             self._sinks.append(LineFile(config.file))
         if config.stdout:
             self._sinks.append(StandardOutput())
-        self._sinks.append(EventTable(database))
+        if config.syslog is not None:
+            self._sinks.append(Syslog(config.syslog))
+        self._delivery = Delivery(EventTable(database), state_folder / "spool", self._changed)
+        self._sinks.append(self._delivery)
         self._writers: list[Writer[Entry]] = []
+        self._spooled: asyncio.Future[Exception | None] | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -88,11 +97,11 @@ class AuditLog(BoundLog):
                 sink.write,
                 capacity=CAPACITY,
                 attempt=WRITE_LIMIT,
-                linger=LINGER if isinstance(sink, EventTable) else 0,
                 changed=self._changed,
             )
             for sink in self._sinks
         ]
+        self._delivery.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -111,10 +120,15 @@ class AuditLog(BoundLog):
         for sink in self._sinks:
             await sink.close()
 
+    async def settle(self) -> bool:
+        """Wait until the database has all events; False as soon as it takes none."""
+        return await self._delivery.settle()
+
     async def write(self, event: Event, fields: Mapping[str, object]) -> None:
         """What emit() does, with all fields."""
         first = self._put(event, fields)
         await asyncio.wait({first}, timeout=WRITE_LIMIT)
+        await self._until_spooled()
         error = first.result() if first.done() else TimeoutError()
         if error is not None:
             raise Unavailable(
@@ -123,6 +137,14 @@ class AuditLog(BoundLog):
                 f"{event} was not written to {self._writers[0].name}: {describe(error)}",
             )
 
+    async def _until_spooled(self) -> None:
+        """Wait until what was put is on its way to the database over a restart; not for a spool that takes nothing."""
+        spooled, writer = self._spooled, self._writers[-1]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(WRITE_LIMIT):
+                while spooled is not None and not spooled.done() and writer.error is None:
+                    await asyncio.wait({spooled}, timeout=SPOOL_LOOK)
+
     def _put(self, event: Event, fields: Mapping[str, object]) -> "asyncio.Future[Exception | None]":
         """Hand an event to all sinks, in one go: every sink gets all events in the same order."""
         made = entry(event, self._bastion_id, fields)
@@ -130,10 +152,10 @@ class AuditLog(BoundLog):
         first, *others = self._writers
         done = first.put(made, keep=False, weight=weight)
         for writer in others:
-            writer.put(made, keep=True, weight=weight)
+            self._spooled = writer.put(made, keep=True, weight=weight)  # the database's is the last
         return done
 
-    def _changed(self, writer: Writer[Entry], error: Exception | None) -> None:
+    def _changed(self, writer: Writer[Entry] | Delivery, error: Exception | None) -> None:
         """A sink is away, or is back: the operator is told once, and so are the sinks."""
         if error is not None:
             _logger.error("%s: the audit log can not be written there: %s", writer.name, describe(error))

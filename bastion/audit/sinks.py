@@ -1,64 +1,41 @@
 """Where audit events go. Each sink writes for one Writer, and fails with what a person can mend."""
 
-import asyncio
 import os
-import queue
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
 
+from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bastion.audit.database import insert_new
-from bastion.audit.events import Entry
-from bastion.audit.tables import events
+from bastion.audit.events import Entry, Event
+from bastion.audit.tables import ACTIVE, LOST, Utc, commands, events, sessions
+from bastion.audit.thread import Thread
 
-T = TypeVar("T")
-
-
-class _Thread:
-    """A thread of its own for calls that may block for ever: a daemon, so that a stuck one can not hold up the exit."""
-
-    def __init__(self, name: str) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-
-    def _run(self) -> None:
-        while call := self._calls.get():
-            call()
-
-    async def call(self, function: Callable[[], T]) -> T:
-        """The result of `function`. When cancelled before the thread got to it, it is not called."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(result: T | None, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(result)  # type: ignore[arg-type]  # T may itself be None
-
-        def run() -> None:
-            if future.done():
-                return
-            try:
-                result, error = function(), None
-            except OSError as raised:
-                result, error = None, raised
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, result, error)
-
-        self._calls.put(run)
-        return await future
-
-    def end(self, last: Callable[[], None] = lambda: None) -> None:
-        """Call `last` after all that was given before, and end."""
-        self._calls.put(last)
-        self._calls.put(None)
+COMMAND_COLUMNS = (
+    "command_id",
+    "session_id",
+    "user",
+    "address",
+    "content",
+    "confidence",
+    "prompt",
+    "at",
+    "degraded",
+    "created_at",
+)
+END_SESSION = (
+    update(sessions)
+    # LOST: another process of this bastion started meanwhile and took it for dead
+    .where(sessions.c.session_id == bindparam("_session_id"))
+    .where(or_(sessions.c.status == ACTIVE, sessions.c.status == LOST))
+    .values(
+        status=bindparam("_status"),
+        ended_at=bindparam("_time", type_=Utc()),
+        updated_at=bindparam("_time", type_=Utc()),
+    )
+)
 
 
 class StandardOutput:
@@ -67,7 +44,7 @@ class StandardOutput:
     name = "audit.stdout"
 
     def __init__(self) -> None:
-        self._thread = _Thread(self.name)
+        self._thread = Thread(self.name)
         self._torn = False  # the last line was cut short
 
     async def open(self) -> None:
@@ -157,12 +134,15 @@ class LineFile(StandardOutput):
 
 
 class EventTable:
-    """The `events` table."""
+    """The table `events` and, in the same transaction, what two of them mean: a row of `commands`, a session's end."""
 
     name = "database events"
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        values = {name: bindparam(f"_{name}", type_=commands.c[name].type) for name in COMMAND_COLUMNS}
+        of_session = select(*values.values(), sessions.c.app_name).where(sessions.c.session_id == values["session_id"])
+        self._insert_command = insert_new(engine, commands, "command_id").from_select([*values, "app_name"], of_session)
 
     async def open(self) -> None:
         """The engine connects when it is first used."""
@@ -170,12 +150,31 @@ class EventTable:
     async def write(self, batch: Sequence[Entry]) -> int:
         rows = [
             {column.name: entry.fields.get(column.name) for column in events.columns if not column.identity}
-            | {"time": datetime.fromisoformat(str(entry.fields["time"])), "entry": entry.line}
+            | {"time": _moment(entry), "entry": entry.line}
             for entry in batch
         ]
+        lines = [_command(entry) for entry in batch if entry.fields["event"] == Event.SESSION_COMMAND]
+        ends = [_end(entry) for entry in batch if entry.fields["event"] == Event.SESSION_END]
         async with self._engine.begin() as connection:
             await connection.execute(insert_new(self._engine, events, "id"), rows)
+            if lines:
+                await connection.execute(self._insert_command, lines)
+            if ends:
+                await connection.execute(END_SESSION, ends)
         return len(batch)
 
     async def close(self) -> None:
         """Whoever made the engine disposes of it."""
+
+
+def _moment(entry: Entry) -> datetime:
+    return datetime.fromisoformat(str(entry.fields["time"]))
+
+
+def _command(entry: Entry) -> dict[str, object]:
+    own = {"_command_id": entry.fields["id"], "_created_at": _moment(entry)}
+    return {f"_{name}": entry.fields.get(name) for name in COMMAND_COLUMNS} | own
+
+
+def _end(entry: Entry) -> dict[str, object]:
+    return {"_session_id": entry.fields["session_id"], "_status": entry.fields["status"], "_time": _moment(entry)}

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -23,6 +24,7 @@ from sqlalchemy.types import TypeDecorator
 from bastion.audit.events import plain_text
 
 ACTIVE = "active"  # the status of a session that runs; how it ended is the session's word
+REFUSED = "refused"  # it was not begun after all
 LOST = "lost"  # was active when the bastion crashed; found so at its next start
 
 
@@ -51,6 +53,7 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+POSITION = BigInteger().with_variant(Integer, "sqlite")
 metadata = MetaData()
 
 sessions = Table(
@@ -82,20 +85,30 @@ UPDATABLE = {"sessions": ("status", "ended_at", "updated_at")}
 commands = Table(
     "commands",
     metadata,
-    Column("command_id", SafeText, primary_key=True),
+    Column("position", POSITION, Identity(always=True), primary_key=True),
+    Column("command_id", SafeText, nullable=False, unique=True),  # the id of its event
     Column("session_id", SafeText, ForeignKey("sessions.session_id"), nullable=False),
     Column("user", SafeText, nullable=False),
-    Column("content", SafeText, nullable=False),
+    Column("app_name", SafeText, nullable=False),
+    Column("address", SafeText, nullable=False),
+    Column("content", SafeText, nullable=False),  # with an index of its trigrams; see migrations/versions/0003
+    Column("confidence", SafeText, nullable=False),
+    Column("prompt", SafeText, nullable=False),
+    Column("at", Double, nullable=False),  # seconds into the recording
+    Column("degraded", Boolean, nullable=False),
     Column("created_at", Utc, nullable=False),
     Index("commands_session_id", "session_id"),
     Index("commands_created_at", "created_at"),
+    Index("commands_user_position", "user", "position"),
+    Index("commands_app_name_position", "app_name", "position"),
 )
 
 events = Table(
     "events",
     metadata,
-    # the order in which they were written; `id` is the event's own, so that a write may be repeated
-    Column("position", BigInteger().with_variant(Integer, "sqlite"), Identity(always=True), primary_key=True),
+    # The order in which they become visible: readers go on from the last that they have (migrations/versions/0003).
+    # `id` is the event's own, so that a write may be repeated.
+    Column("position", POSITION, Identity(always=True), primary_key=True),
     Column("id", SafeText, nullable=False, unique=True),
     Column("time", Utc, nullable=False),
     Column("event", SafeText, nullable=False),

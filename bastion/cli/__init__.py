@@ -1,4 +1,4 @@
-"""The command line: bastion serve, check-config, keys, users, sessions, db, play."""
+"""The command line: bastion serve, check-config, keys, users, sessions, commands, audit, db, play."""
 
 import importlib.metadata
 import sys
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bastion.cli import db, keys, sessions, users
+from bastion.cli import audit, commands, db, keys, sessions, users
 from bastion.cli.check_config import check_config
 from bastion.cli.export import export
 from bastion.cli.play import play, watch
@@ -27,6 +27,8 @@ app.add_typer(users.app, name="users")
 app.add_typer(sessions.app, name="sessions")
 sessions.app.command()(watch)
 sessions.app.command()(export)
+app.add_typer(audit.app, name="audit")
+app.add_typer(commands.app, name="commands")
 app.command()(play)
 app.add_typer(db.app, name="db")
 

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from bastion.audit.database import create_engine
 from bastion.audit.events import Event
-from bastion.audit.sessions import SessionRow, SessionRows
+from bastion.audit.search import Search
+from bastion.audit.sessions import SessionRow
 from bastion.audit.tables import ACTIVE
-from bastion.cli.viewer import viewer
+from bastion.cli.viewer import database, viewer
 from bastion.config import Config
 from bastion.control.client import tell
 from bastion.errors import BastionError, printable
@@ -103,8 +103,5 @@ async def _look(config: Config, session_id: str, how: str) -> Path:
 
 
 async def _row(config: Config, session_id: str) -> SessionRow:
-    engine = create_engine(config.database)
-    try:
-        return await SessionRows(engine, config.bastion_id).find(session_id)
-    finally:
-        await engine.dispose()
+    async with database(config) as engine:
+        return await Search(engine).session(session_id)

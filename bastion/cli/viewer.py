@@ -4,10 +4,14 @@ import contextlib
 import grp
 import os
 import pwd
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, replace
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from bastion.audit.database import create_engine
 from bastion.audit.events import Event
+from bastion.audit.search import Filters
 from bastion.auth.users_file import UsersFile, UsersFileError
 from bastion.config import Config
 from bastion.control.client import owned_apps, tell
@@ -59,12 +63,29 @@ async def auditor(config: Config) -> Viewer:
     return who
 
 
-async def look(config: Config, what: str, filters: Mapping[str, object]) -> Viewer:
-    """Who looks for `what` (sessions, commands, events), once the audit log knows that they do. BastionError."""
+@contextlib.asynccontextmanager
+async def look(
+    config: Config, what: str, wanted: Filters, **more: object
+) -> AsyncIterator[tuple[AsyncEngine, Filters]]:
+    """The database, and `wanted` cut to what this person may see, once the audit log knows that they look.
+
+    `what` is sessions, commands or events; `more` is what they are looked for by, beside `wanted`. BastionError.
+    """
     who = await viewer(config)
-    given = {name: value for name, value in filters.items() if value is not None}
+    given = {name: value for name, value in (asdict(wanted) | more).items() if value is not None}
     await tell(config, Event.AUDIT_SEARCHED, user=who.name, what=what, filters=given)
-    return who
+    async with database(config) as engine:
+        yield engine, replace(wanted, apps=who.apps)
+
+
+@contextlib.asynccontextmanager
+async def database(config: Config) -> AsyncIterator[AsyncEngine]:
+    """The database, as long as it is needed."""
+    engine = create_engine(config.database)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
 
 
 def _owner_of_the_state(config: Config) -> int:

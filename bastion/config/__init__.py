@@ -1,7 +1,7 @@
 """The configuration: frozen sections, and a loader whose errors name the option's path, the line and what is right."""
 
 from bastion.config.access import Access, AccessRule
-from bastion.config.audit import Audit, Database
+from bastion.config.audit import Audit, Database, Syslog
 from bastion.config.auth import Auth, LocalUsers
 from bastion.config.certificates import Certificates
 from bastion.config.engines import Engine, EngineTls
@@ -39,6 +39,7 @@ __all__ = [
     "Seconds",
     "Section",
     "Ssh",
+    "Syslog",
     "Totp",
     "host_and_port",
     "load_config",

@@ -1,13 +1,15 @@
 """The sections `database` and `audit`: what is remembered."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from bastion.config.section import Section, unique
+from bastion.config.section import InputFile, Section, unique
+from bastion.config.ssh import host_and_port
 
 
 def _database_url(value: SecretStr) -> SecretStr:
@@ -38,11 +40,40 @@ class Database(Section):
         return self.model_copy(update={"url": SecretStr(url.render_as_string(hide_password=False))})
 
 
+class Syslog(Section):
+    """A syslog server (RFC 5424)."""
+
+    url: str
+    ca_file: InputFile | None = None
+    facility: Literal[
+        "auth", "authpriv", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"
+    ] = "authpriv"
+
+    @field_validator("url")
+    @classmethod
+    def _somewhere(cls, value: str) -> str:
+        found = re.fullmatch(r"unix:///.+|(?:udp|tcp|tls)://([^/@?#]+)", value)
+        if found is None or not value.isprintable():
+            raise ValueError("udp://host:514, tcp://host:601, tls://host:6514 or unix:///dev/log is right")
+        if found[1] is not None:
+            host_and_port(found[1])
+        return value
+
+    @model_validator(mode="after")
+    def _certificates_are_for_tls(self) -> Self:
+        if self.ca_file is not None and not self.url.startswith("tls://"):
+            raise ValueError("ca_file with tls://host:6514 is right")
+        return self
+
+
 class Audit(Section):
     """The audit log: one JSON object a line."""
 
     file: Path | None = Path("audit.jsonl")
     stdout: bool = False
+    rotate_bytes: int | None = Field(None, ge=1)
+    rotate_every: Literal["hour", "day", "week"] | None = None  # in UTC
+    syslog: Syslog | None = None
     auditors: tuple[str, ...] = ()  # alice, @group: who may see everything
     owners_may_read: bool = False  # an app's owner may see its sessions
 

@@ -87,7 +87,7 @@ async def _wait(deadline: float) -> None:
 async def _append(config: Config, event: Event, fields: dict[str, object]) -> None:
     database = create_engine(config.database)
     try:
-        async with AuditLog(config.audit, config.bastion_id, database) as log:
+        async with AuditLog(config.audit, config.bastion_id, database, config.state_folder) as log:
             await log.write(event, fields)
     finally:
         await database.dispose()

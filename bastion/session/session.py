@@ -247,7 +247,6 @@ class Session:
         summary = await self._recorder.close(how) if self._recorder is not None else None
         if self.row_begun:
             await self._log_end(outcome, left_behind, summary)
-            await self._rooms.rows.end(self.id, outcome.status)
         elif outcome.reason is not None:
             address = str(self._request.address) if self._request.address is not None else None
             await self._logged(

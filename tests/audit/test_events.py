@@ -38,6 +38,7 @@ CATALOGUE = {
     "config.reloaded": "",
     "audit.failed": "reason sink",
     "audit.recovered": "dropped sink",
+    "audit.reopened": "",
 }
 
 

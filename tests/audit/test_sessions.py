@@ -14,7 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from bastion.audit import database as database_module
 from bastion.audit import sessions as sessions_module
 from bastion.audit.database import create_engine, upgrade
+from bastion.audit.events import Event, entry
+from bastion.audit.search import Filters, Search
 from bastion.audit.sessions import SessionRow, SessionRows
+from bastion.audit.sinks import EventTable
 from bastion.config import Database
 from bastion.errors import Reason, Unavailable
 from bastion.model import Address, Container, ContainerState
@@ -40,9 +43,15 @@ async def begin(rows: SessionRows, session_id: str, **changes: Any) -> None:
     await rows.begin(session_id=session_id, **(values | changes))
 
 
+async def end(database: AsyncEngine, session_id: str, status: str) -> None:
+    """As the log does."""
+    fields = dict.fromkeys(Event.SESSION_END.required, "x") | {"session_id": session_id, "status": status}
+    await EventTable(database).write([entry(Event.SESSION_END, "b1", fields)])
+
+
 async def status(rows: SessionRows) -> dict[str, str]:
     try:
-        return {row.session_id: row.status for row in await rows.list()}
+        return {row.session_id: row.status for row in await Search(rows._database).sessions(Filters(), limit=1000)}
     except Unavailable:
         return {}
 
@@ -53,10 +62,10 @@ async def rows(database: AsyncEngine) -> AsyncIterator[SessionRows]:
         yield made
 
 
-async def test_a_session_from_begin_to_end(rows: SessionRows) -> None:
+async def test_a_session_from_begin_to_end(rows: SessionRows, database: AsyncEngine) -> None:
     before = datetime.now(UTC)
     await begin(rows, "s1", command="id\0\n", node_ip="10.0.0.1")
-    (row,) = await rows.list()
+    (row,) = await Search(rows._database).sessions(Filters())
     assert row == SessionRow(
         session_id="s1",
         connection_id="c1",
@@ -77,40 +86,23 @@ async def test_a_session_from_begin_to_end(rows: SessionRows) -> None:
         updated_at=row.created_at,
     )
     assert row.created_at.tzinfo is UTC
-    await rows.end("s1", "ended")
-    (over,) = await rows.list()
+    await end(database, "s1", "ended")
+    (over,) = await Search(rows._database).sessions(Filters())
     assert over.status == "ended"
     assert over.ended_at is not None
     assert before <= row.created_at <= over.ended_at == over.updated_at <= datetime.now(UTC)
 
 
-async def test_the_first_end_stands(rows: SessionRows) -> None:
+async def test_the_first_end_stands(rows: SessionRows, database: AsyncEngine) -> None:
     await begin(rows, "s1")
-    await rows.end("s1", "disconnected")
-    await rows.end("s1", "ended")
+    await end(database, "s1", "disconnected")
+    await end(database, "s1", "ended")
     assert await status(rows) == {"s1": "disconnected"}
-
-
-async def test_what_is_listed(rows: SessionRows) -> None:
-    for number, (user, app) in enumerate([("alice", "web"), ("bob", "web"), ("alice", "shop.front")]):
-        await begin(rows, f"s{number}", user=user, container=container(app))
-    await rows.end("s0", "ended")
-
-    async def listed(**filters: Any) -> list[str]:
-        return [row.session_id for row in await rows.list(**filters)]
-
-    assert await listed() == ["s2", "s1", "s0"]
-    assert await listed(limit=2) == ["s2", "s1"]
-    assert await listed(user="alice") == ["s2", "s0"]
-    assert await listed(user="alice", active=True) == ["s2"]
-    assert await listed(app="web") == ["s1", "s0"]
-    assert await listed(app="w%") == []
-    assert await listed(user="' OR 1=1 --") == []
 
 
 async def test_what_a_crash_left_is_lost_and_only_that(rows: SessionRows, database: AsyncEngine) -> None:
     await begin(rows, "over")
-    await rows.end("over", "ended")
+    await end(database, "over", "ended")
     await begin(rows, "left")
     async with SessionRows(database, "b2") as others:
         await begin(others, "elsewhere")
@@ -120,18 +112,18 @@ async def test_what_a_crash_left_is_lost_and_only_that(rows: SessionRows, databa
     assert await status(rows) == {"over": "ended", "left": "lost", "elsewhere": "active"}
     assert await rows.close_lost() == []
     # The one that was taken for dead was an old process that still drains.
-    await rows.end("left", "ended")
+    await end(database, "left", "ended")
     assert (await status(rows))["left"] == "ended"
 
 
-async def test_many_at_once(rows: SessionRows) -> None:
+async def test_many_at_once(rows: SessionRows, database: AsyncEngine) -> None:
     async def one(number: int) -> None:
         await begin(rows, f"s{number:03}")
-        await rows.end(f"s{number:03}", "ended")
+        await end(database, f"s{number:03}", "ended")
 
     await asyncio.gather(*(one(number) for number in range(200)))
     assert set((await status(rows)).values()) == {"ended"}
-    assert len(await rows.list(limit=1000)) == 200
+    assert len(await status(rows)) == 200
 
 
 async def test_a_row_that_can_not_be_is_refused_alone(rows: SessionRows) -> None:
@@ -141,7 +133,7 @@ async def test_a_row_that_can_not_be_is_refused_alone(rows: SessionRows) -> None
         return_exceptions=True,
     )
     assert [type(result) for result in results] == [type(None)] * 2 + [Unavailable] + [type(None)] * 2
-    assert len(await rows.list()) == 4
+    assert len(await Search(rows._database).sessions(Filters())) == 4
 
 
 async def test_no_tables_no_session(empty_database: Database) -> None:
@@ -151,7 +143,7 @@ async def test_no_tables_no_session(empty_database: Database) -> None:
             with pytest.raises(Unavailable, match=r'unable to open database file|relation "sessions" does not exist'):
                 await begin(rows, "s1")
             with pytest.raises(Unavailable):
-                await rows.list()
+                await Search(rows._database).sessions(Filters())
         await upgrade(empty_database)
     await engine.dispose()
 
@@ -184,7 +176,6 @@ async def test_the_database_is_killed_and_comes_back(own_postgres: Postgres, own
         await begin(rows, "s1")
         await begin(rows, "s2")
         own_postgres.kill()
-        await rows.end("s1", "ended")
         began = asyncio.get_running_loop().time()
         with pytest.raises(Unavailable) as caught:
             await begin(rows, "s3")
@@ -192,16 +183,9 @@ async def test_the_database_is_killed_and_comes_back(own_postgres: Postgres, own
         assert caught.value.reason is Reason.AUDIT_UNAVAILABLE
         assert "connection" in caught.value.log_text
         assert str(own_postgres.folder) not in caught.value.user_text
-        await rows.end("s2", "disconnected")
         await asyncio.to_thread(own_postgres.start)
-
-        async def told() -> bool:
-            return await status(rows) == {"s1": "ended", "s2": "disconnected"}
-
-        await eventually(told, "the ends follow")
         await begin(rows, "s4")  # at the first try, and not over a connection that died
-        await rows.end("s4", "ended")
-        assert (await status(rows))["s4"] == "ended"
+        assert await status(rows) | {"s3": ""} == {"s1": "active", "s2": "active", "s3": "", "s4": "active"}
 
 
 async def test_an_idle_pool_survives_a_restart_of_the_database(
@@ -226,43 +210,15 @@ async def test_a_database_that_hangs_refuses_in_time_and_leaves_no_active_row(
         async with asyncio.timeout(3):
             with pytest.raises(Unavailable, match="no answer in time"):
                 await begin(rows, "s2")
-            await rows.end("s1", "ended")
         own_postgres.signal(signal.SIGCONT)
 
         async def told() -> bool:
             found = await status(rows)
-            return found.get("s1") == "ended" and found.get("s2", "refused") == "refused"
+            return found.get("s1") == "active" and found.get("s2", "refused") == "refused"
 
-        await eventually(told, "the ends follow")
+        await eventually(told, "it is refused")
         await begin(rows, "s3")
         assert (await status(rows)).get("s2", "refused") == "refused"
-
-
-async def test_the_end_is_told_at_close(own_postgres: Postgres, own_database: AsyncEngine) -> None:
-    async with SessionRows(own_database, "b1") as rows:
-        await begin(rows, "s1")
-        own_postgres.kill()
-        await rows.end("s1", "ended")
-        await asyncio.to_thread(own_postgres.start)
-    assert await status(SessionRows(own_database, "b1")) == {"s1": "ended"}
-
-
-async def test_close_gives_up_in_time_and_the_next_start_finds_it(
-    own_postgres: Postgres,
-    own_database: AsyncEngine,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setattr(sessions_module, "CLOSE_LIMIT", 0.5)
-    async with asyncio.timeout(10):
-        async with SessionRows(own_database, "b1") as rows:
-            await begin(rows, "s1")
-            own_postgres.kill()
-            await rows.end("s1", "ended")
-    assert "1 sessions could not be marked as ended" in caplog.text
-    await asyncio.to_thread(own_postgres.start)
-    async with SessionRows(own_database, "b1") as rows:
-        assert [row.session_id for row in await rows.close_lost()] == ["s1"]
 
 
 async def test_sqlite_that_another_process_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,9 +232,10 @@ async def test_sqlite_that_another_process_locks(tmp_path: Path, monkeypatch: py
             other.execute("BEGIN EXCLUSIVE")
             with pytest.raises(Unavailable, match=r"b\.db: database is locked"):
                 await begin(rows, "s2")
-            await rows.end("s1", "ended")
         await begin(rows, "s3")
-        assert await status(rows) == {"s1": "ended", "s3": "active"}
+        found = await status(rows)
+        assert found.pop("s2", "refused") == "refused"
+        assert found == {"s1": "active", "s3": "active"}
     await engine.dispose()
 
 
@@ -294,14 +251,13 @@ async def test_sqlite_on_a_full_disk(small_disk: Path) -> None:
                 output.write(b"x" * 4096)
         with pytest.raises(Unavailable, match=r"database or disk is full|disk I/O error"):
             await begin(rows, "s2", command="x" * 100_000)
-        await rows.end("s1", "ended")
         filler.unlink()
         await begin(rows, "s3")
-        assert await status(rows) == {"s1": "ended", "s3": "active"}
+        assert await status(rows) == {"s1": "active", "s3": "active"}
     await engine.dispose()
 
 
-async def test_the_role_of_db_grants_is_enough(postgres: Postgres) -> None:
+async def test_the_role_of_db_grants_is_enough(postgres: Postgres, tmp_path: Path) -> None:
     """Sessions and events as the limited role: what else it may do is in test_database.py."""
     from bastion.audit.events import Event
     from bastion.audit.log import AuditLog
@@ -311,13 +267,16 @@ async def test_the_role_of_db_grants_is_enough(postgres: Postgres) -> None:
     await upgrade(Database(url=SecretStr(postgres.url(name))))
     role = limited_role(postgres, name).replace(" ", "%20").replace('"', "%22")
     engine = create_engine(Database(url=SecretStr(postgres.url(name, user=role))))
-    async with SessionRows(engine, "b1") as rows, AuditLog(Audit(file=None, stdout=True), "b1", engine) as log:
+    async with (
+        SessionRows(engine, "b1") as rows,
+        AuditLog(Audit(file=None, stdout=True), "b1", engine, tmp_path) as log,
+    ):
         await begin(rows, "s1")
-        await rows.end("s1", "ended")
+        await end(engine, "s1", "ended")
         await begin(rows, "s2")
         assert len(await rows.close_lost()) == 1
         assert await status(rows) == {"s1": "ended", "s2": "lost"}
         await log.emit(Event.CONFIG_RELOADED)
     with postgres.connect(name) as owner:
-        assert owner.execute("SELECT event FROM events").fetchall() == [("config.reloaded",)]
+        assert owner.execute("SELECT event FROM events").fetchall() == [("session.end",), ("config.reloaded",)]
     await engine.dispose()

@@ -11,6 +11,7 @@ from bastion.audit.database import create_engine, upgrade
 from bastion.audit.sessions import SessionRows
 from bastion.config import Database, load_config
 from bastion.model import Address, Container, ContainerState
+from tests.audit.test_sessions import end
 from tests.cli.conftest import Run
 
 HOSTILE = "eve\x1b]0;owned\x07\x1b[2J\u202e[red]\n\udc80"
@@ -39,7 +40,7 @@ async def _fill(database: Database) -> None:
                 terminal=number > 0,
                 command="caf\xe9 [bold]x" if number == 0 else None,
             )
-        await rows.end("s0", "ended")
+    await end(engine, "s0", "ended")
     await engine.dispose()
 
 

@@ -31,7 +31,7 @@ def uncommented(alternative: bool) -> str:
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the example refers to."""
     (tmp_path / "engine").mkdir()
-    for name in ("ldap-ca.pem", "sso-ca.pem", "engine/ca.pem", "engine/cert.pem", "engine/key.pem"):
+    for name in ("ldap-ca.pem", "syslog-ca.pem", "sso-ca.pem", "engine/ca.pem", "engine/cert.pem", "engine/key.pem"):
         (tmp_path / name).touch()
     (tmp_path / "sso-secret").write_text("hunter2\n")
     monkeypatch.setenv("LDAP_PASSWORD", "hunter2")

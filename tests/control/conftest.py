@@ -52,7 +52,7 @@ async def bastion(config: Config, sessions: FakeSessions) -> AsyncIterator[Contr
     with lock(config.state_folder) as mine:
         assert mine
         async with (
-            AuditLog(config.audit, config.bastion_id, database) as log,
+            AuditLog(config.audit, config.bastion_id, database, config.state_folder) as log,
             ControlServer(config.state_folder, log, sessions, owned) as server,  # type: ignore[arg-type] # see there
         ):
             yield server

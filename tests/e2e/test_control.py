@@ -1,5 +1,7 @@
 """The command line beside a bastion that runs: its log has one writer, and a session can be ended from outside."""
 
+import contextlib
+import sqlite3
 import subprocess
 
 import pytest
@@ -45,11 +47,11 @@ def test_a_session_is_ended_with_a_sentence(bastion: Bastion, start: Start, *, t
     end = bastion.wait_for_event("session.end", session_id=session_id)
     assert (end["status"], end["reason"]) == ("killed", "killed")
 
-    def again() -> bool:
-        done = command_line(bastion, "sessions", "kill", session_id, "--why", why)
-        return done.stderr == f"session {session_id} is over already: killed\n"
-
-    wait_until(again, "the row says so")
+    with contextlib.closing(sqlite3.connect(f"file:{bastion.folder}/bastion.db?mode=ro", uri=True)) as rows:
+        status = "SELECT status FROM sessions WHERE session_id = ?"
+        wait_until(lambda: rows.execute(status, [session_id]).fetchone() == ("killed",), "the row says so")
+    again = command_line(bastion, "sessions", "kill", session_id, "--why", why)
+    assert (again.returncode, again.stderr) == (1, f"session {session_id} is over already: killed\n")
 
 
 def test_a_search_is_in_the_log_of_the_bastion_that_runs(bastion: Bastion) -> None:

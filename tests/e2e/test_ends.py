@@ -186,7 +186,7 @@ def test_after_a_crash_of_the_bastion_the_next_one_sweeps(tmp_path: Path, engine
     container.remove(force=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_at_shutdown_sessions_end_with_a_sentence_and_nothing_is_left(
     tmp_path: Path, engine: Engine, start: Start, number: signal.Signals
 ) -> None:

@@ -141,7 +141,7 @@ async def serving(folder: Path, method: Asking | None, **ssh: Any) -> AsyncItera
     if method is not None:
         authenticator._methods.insert(0, method)
         authenticator._takes_passwords = False  # else a password is asked for first
-    async with AuditLog(Audit(file=folder / "audit.jsonl"), "b1", engine) as log:
+    async with AuditLog(Audit(file=folder / "audit.jsonl"), "b1", engine, folder) as log:
         section = Ssh(listen=("127.0.0.1:0",), **ssh)
         no_sessions = cast(Sessions, None)  # nothing is opened here
         keys = [asyncssh.generate_private_key("ssh-ed25519")]

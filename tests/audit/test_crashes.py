@@ -1,0 +1,151 @@
+"""kill -9 at any moment, of the bastion and of PostgreSQL: what was acknowledged is in the database in the end."""
+
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from bastion.audit.database import create_engine, upgrade
+from bastion.audit.events import Event
+from bastion.audit.log import AuditLog
+from bastion.audit.sessions import SessionRows
+from bastion.audit.tables import commands, events, sessions
+from bastion.config import Audit, Database
+from tests.audit.test_sessions import begin
+from tests.audit.waiting import eventually
+from tests.servers.postgres import Postgres
+
+ROUNDS = 8
+fresh = multiprocessing.get_context("forkserver")
+fresh.set_forkserver_preload([__name__])
+WHO = {"connection_id": "c", "user": "alice", "source_ip": "::1", "address": "web.w.1", "container_id": "i"}
+
+
+async def one_session(rows: SessionRows, log: AuditLog, session_id: str, told: Any) -> None:
+    """A session with one command; `told` hears of each thing that was acknowledged."""
+    await begin(rows, session_id)
+    told(("begun", session_id))
+    bound = log.bind(session_id=session_id, engine="e", **WHO)
+    content = f"echo {session_id}"
+    await bound.emit(Event.SESSION_COMMAND, content=content, confidence="exact", at=1.5, prompt="$ ", degraded=False)
+    told(("command", content))
+    await bound.emit(Event.SESSION_END, status="ended", exit_status=0)
+    told(("ended", session_id))
+
+
+async def work(database: Database, folder: Path, number: int, told: Any) -> None:
+    engine = create_engine(database)
+    file = Audit(file=folder / "audit.jsonl")
+    async with AuditLog(file, "b1", engine, folder) as log, SessionRows(engine, "b1") as rows:
+        await log.settle()
+        await rows.close_lost()
+        told(("ready", ""))
+        for count in range(10_000):
+            ids = [f"s{number}-{count}-{n}" for n in range(4)]
+            await asyncio.gather(*(one_session(rows, log, session_id, told) for session_id in ids))
+
+
+def process(database: Database, folder: Path, number: int, acknowledged: Connection) -> None:
+    asyncio.run(work(database, folder, number, acknowledged.send))
+
+
+def killed_after(seconds: float, database: Database, folder: Path, number: int) -> list[tuple[str, str]]:
+    """What a process acknowledged that was killed so many seconds after it began to work."""
+    ours, theirs = fresh.Pipe(duplex=False)
+    running = fresh.Process(target=process, args=(database, folder, number, theirs))
+    running.start()
+    theirs.close()
+    assert ours.poll(30), "it starts"
+    assert ours.recv() == ("ready", "")
+    found = [ours.recv() for _ in range(3)]
+    deadline = asyncio.get_running_loop().time() + seconds
+    while (left := deadline - asyncio.get_running_loop().time()) > 0:
+        if ours.poll(left):
+            found.append(ours.recv())
+    assert running.pid is not None
+    os.kill(running.pid, signal.SIGKILL)
+    running.join(10)
+    with contextlib.suppress(EOFError):
+        while ours.poll(0):
+            found.append(ours.recv())
+    ours.close()
+    return found
+
+
+async def is_all_there(engine: AsyncEngine, acknowledged: list[tuple[str, str]]) -> None:
+    async with engine.connect() as connection:
+        status = {
+            row.session_id: row.status
+            for row in await connection.execute(select(sessions.c.session_id, sessions.c.status))
+        }
+        typed = list((await connection.execute(select(commands.c.content))).scalars())
+        lines = list((await connection.execute(select(events.c.entry).order_by(events.c.position))).scalars())
+    logged = [json.loads(line) for line in lines]
+    assert len(logged) == len({event["id"] for event in logged})
+    assert len(typed) == len(set(typed))
+    ended = {event["session_id"] for event in logged if event["event"] == "session.end"}
+    assert {value for what, value in acknowledged if what == "begun"} <= status.keys()
+    assert {value for what, value in acknowledged if what == "command"} <= set(typed)
+    over = {value for what, value in acknowledged if what == "ended"}
+    assert over <= ended
+    assert {status[session_id] for session_id in over} <= {"ended"}
+    assert over
+
+
+async def test_the_bastion_is_killed_at_any_moment(empty_database: Database, tmp_path: Path) -> None:
+    await upgrade(empty_database)
+    acknowledged = []
+    for number in range(ROUNDS):
+        acknowledged += killed_after(random.uniform(0, 0.4), empty_database, tmp_path, number)
+    engine = create_engine(empty_database)
+    async with AuditLog(Audit(file=tmp_path / "audit.jsonl"), "b1", engine, tmp_path) as log:
+        assert await log.settle()
+    await is_all_there(engine, acknowledged)
+    await engine.dispose()
+
+
+async def _has(acknowledged: list[tuple[str, str]], count: int) -> bool:
+    return len(acknowledged) >= count
+
+
+async def test_postgresql_is_killed_at_any_moment(own_postgres: Postgres, tmp_path: Path) -> None:
+    database = Database(url=SecretStr(own_postgres.url(own_postgres.create_database())))
+    await upgrade(database)
+    engine = create_engine(database)
+    acknowledged: list[tuple[str, str]] = []
+    async with (
+        AuditLog(Audit(file=tmp_path / "audit.jsonl"), "b1", engine, tmp_path) as log,
+        SessionRows(engine, "b1") as rows,
+    ):
+        numbers = iter(range(1_000_000))
+
+        async def on_and_on() -> None:
+            while True:
+                with contextlib.suppress(Exception):  # a session that can not begin is refused, and none
+                    await one_session(rows, log, f"s{next(numbers)}", acknowledged.append)
+                await asyncio.sleep(0.002)
+
+        workers = [asyncio.create_task(on_and_on()) for _ in range(4)]
+        for _ in range(4):
+            await eventually(partial(_has, acknowledged, len(acknowledged) + 12), "it works")
+            await asyncio.sleep(random.uniform(0, 0.1))
+            await asyncio.to_thread(own_postgres.kill)
+            await asyncio.sleep(random.uniform(0, 0.3))
+            await asyncio.to_thread(own_postgres.start)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        await eventually(log.settle, "the database has it all", 30)
+    await is_all_there(engine, acknowledged)
+    await engine.dispose()
