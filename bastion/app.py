@@ -45,7 +45,7 @@ def run(config: Config) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("asyncssh", "alembic"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with config.naming_lines(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config))
     return 0
 

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,17 +36,10 @@ def check_config(
     Prints every problem at once and ends with status 1; where there is none, what the bastion would do, and 0.
     """
     loaded = load_config(config)
-    problems = _not_writable(loaded)
-    try:
-        keys = host_keys.load(loaded.ssh.host_keys)
-        if loaded.auth.totp is not None:
-            load_totp_key(loaded.auth.totp.key)
-        if loaded.auth.certificates is not None:
-            Certificates(loaded.auth.certificates, RevokedKeys(None))
-    except ConfigError as error:
-        raise ConfigError(error.problems + problems) from None
-    if problems:
-        raise ConfigError(problems)
+    with loaded.naming_lines():
+        if problems := _problems(loaded):
+            raise ConfigError(problems)
+    keys = host_keys.load(loaded.ssh.host_keys)
     rows = [("listen", address) for address in loaded.ssh.listen]
     rows += [("host key", f"{key.get_algorithm()} {key.get_fingerprint()}") for key in keys]
     rows += _methods(loaded)
@@ -80,6 +75,22 @@ async def _connect(config: Config) -> None:
             problems.append(f"{kind} {found}")
     if problems:
         raise ConfigError(problems)
+
+
+def _problems(config: Config) -> list[str]:
+    """All that is wrong with the files that the configuration names."""
+    loads: list[Callable[[], object]] = [partial(host_keys.load, config.ssh.host_keys)]
+    if config.auth.totp is not None:
+        loads.append(partial(load_totp_key, config.auth.totp.key))
+    if config.auth.certificates is not None:
+        loads.append(partial(Certificates, config.auth.certificates, RevokedKeys(None)))
+    problems: list[str] = []
+    for load in loads:
+        try:
+            load()
+        except ConfigError as error:
+            problems += error.problems
+    return problems + _not_writable(config)
 
 
 def _methods(config: Config) -> list[tuple[str, str]]:

@@ -15,7 +15,9 @@ app = typer.Typer(no_args_is_help=True, help="The database's tables and the righ
 @app.command()
 def upgrade(config: ConfigFile = CONFIG_FILE) -> None:
     """Bring the tables to this version's. With PostgreSQL, run it with the role that owns them."""
-    asyncio.run(database.upgrade(load_config(config).database))
+    loaded = load_config(config)
+    with loaded.naming_lines():
+        asyncio.run(database.upgrade(loaded.database))
     typer.echo("The tables are those of this version.")
 
 

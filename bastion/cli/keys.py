@@ -43,7 +43,9 @@ def init(config: ConfigFile = CONFIG_FILE) -> None:
     loaded = load_config(config)
     paths = loaded.ssh.host_keys
     made = [host_keys.generate(path) for path in paths]
-    for path, key, new in zip(paths, host_keys.load(paths), made, strict=True):
+    with loaded.naming_lines():
+        all_keys = host_keys.load(paths)
+    for path, key, new in zip(paths, all_keys, made, strict=True):
         typer.echo(f"{key.get_algorithm():<20}{key.get_fingerprint()}  {printable(str(path))}{' (new)' if new else ''}")
     if loaded.auth.totp is not None:
         path = loaded.auth.totp.key

@@ -15,14 +15,13 @@ import yaml
 from pydantic import SecretStr, ValidationError
 
 from bastion.config.document import MAX_DEPTH, TAG, compose, kind_of
+from bastion.config.places import OptionPath, Places
 from bastion.config.section import Section
 from bastion.config.sections import Config
 from bastion.errors import ConfigError, printable
 
 MAX_SECRET_BYTES = 64 * 1024
 MAX_NODES = 20_000  # after aliases are followed: what a "billion laughs" file multiplies
-
-OptionPath = tuple[str | int, ...]
 
 # pydantic's error types -> what would be right; {names} are from the error's context
 _RIGHT = {
@@ -66,7 +65,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(
             [f"{file}:{line}: {text}" for line, text in sorted(reader.problems, key=lambda found: found[0])]
         )
-    return config.resolved(folder)
+    return config.resolved(folder).written_at(reader.places)
 
 
 def _quoted(text: str) -> str:
@@ -123,6 +122,7 @@ class _Reader:
         self._folder = folder
         self._nodes: dict[OptionPath, yaml.Node] = {}
         self._lines: dict[OptionPath, int] = {(): 1}
+        self.places = Places(file, self._lines)
         self._unread: set[OptionPath] = set()
         self._count = 0
         self._depth = 0
@@ -270,8 +270,7 @@ class _Reader:
             text = f"{self._found(path) if scalar else ''}{printable(str(context['error']))}"
         else:
             text = f"{self._found(path)}{_RIGHT[kind].format(**context) if kind in _RIGHT else message}"
-        line = next(self._lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self._lines)
-        self.problems.append((line, f"{_written(path)}: {text}"))
+        self.problems.append((self.places.line(path), f"{_written(path)}: {text}"))
 
     def _found(self, path: OptionPath) -> str:
         node = self._nodes[path]

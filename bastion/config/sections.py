@@ -1,15 +1,17 @@
 """All sections of the configuration in one."""
 
 import socket
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from bastion.config.access import Access
 from bastion.config.audit import Audit, Database
 from bastion.config.auth import Auth
 from bastion.config.engines import Engine
+from bastion.config.places import Places
 from bastion.config.recording import Recording
 from bastion.config.section import Name, Section, unique
 from bastion.config.ssh import Ssh
@@ -27,6 +29,7 @@ class Config(Section):
     recording: Recording = Recording()
     database: Database = Database()
     audit: Audit = Audit()
+    _places: Places = PrivateAttr(default_factory=Places)
 
     @model_validator(mode="after")
     def _second_factors_can_be_given(self) -> Self:
@@ -46,3 +49,11 @@ class Config(Section):
         unique(tuple(engine.name for engine in engines))
         unique(tuple(engine.url for engine in engines))  # else each container would be there twice
         return engines
+
+    def written_at(self, places: Places) -> Self:
+        self._places = places
+        return self
+
+    def naming_lines(self) -> AbstractContextManager[None]:
+        """Where something is only seen to be wrong when it is used: its ConfigError gets the option's file and line."""
+        return self._places.named()

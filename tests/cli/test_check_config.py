@@ -58,6 +58,10 @@ def test_every_problem_is_printed_at_once(bastion: Run, config: Path) -> None:
     folder = config.parent
     (folder / "file").touch()
     config.write_text("""\
+ssh:
+  host_keys:
+  - keys/ssh_host_ed25519_key
+  - keys/ssh_host_rsa_key
 auth: {local: {}}
 recording: {folder: file}
 audit: {file: /proc/audit/audit.jsonl}
@@ -69,10 +73,11 @@ database: {url: "sqlite+aiosqlite:////sys/bastion.db"}
     assert (done.returncode, done.stdout) == (1, "")
     right = "a folder that this user may write to is right"
     assert done.stderr.splitlines() == [
-        f"ssh.host_keys[0]: {folder}/keys/ssh_host_ed25519_key does not exist; make it with: bastion keys init",
-        f"ssh.host_keys[1]: {folder}/keys/ssh_host_rsa_key has mode 0644: others can read it; "
+        f"{config}:3: ssh.host_keys[0]: {folder}/keys/ssh_host_ed25519_key does not exist; "
+        "make it with: bastion keys init",
+        f"{config}:4: ssh.host_keys[1]: {folder}/keys/ssh_host_rsa_key has mode 0644: others can read it; "
         f"mend it with: chmod 600 {folder}/keys/ssh_host_rsa_key",
-        f"recording.folder: nothing can be made in {folder}/file; {right}",
-        f"audit.file: nothing can be made in /proc/audit; {right}",
-        f"database.url: nothing can be made in /sys; {right}",
+        f"{config}:6: recording.folder: nothing can be made in {folder}/file; {right}",
+        f"{config}:7: audit.file: nothing can be made in /proc/audit; {right}",
+        f"{config}:8: database.url: nothing can be made in /sys; {right}",
     ]

@@ -205,7 +205,7 @@ engines:
 
 def missing_key(folder: Path) -> str:
     (folder / "keys/ssh_host_rsa_key").unlink()
-    return RIGHT
+    return RIGHT + "ssh:\n  host_keys:\n  - keys/ssh_host_ed25519_key\n  - keys/ssh_host_rsa_key\n"
 
 
 def readable_key(folder: Path) -> str:
@@ -224,11 +224,11 @@ WRONG: dict[str, tuple[Callable[[Path], str], str]] = {
     ),
     "a missing host key": (
         missing_key,
-        "ssh.host_keys[1]: {keys}/ssh_host_rsa_key does not exist; make it with: bastion keys init",
+        "{config}:8: ssh.host_keys[1]: {keys}/ssh_host_rsa_key does not exist; make it with: bastion keys init",
     ),
     "a host key that others can read": (
         readable_key,
-        "ssh.host_keys[0]: {keys}/ssh_host_ed25519_key has mode 0644: others can read it; "
+        "{config}:1: ssh.host_keys[0]: {keys}/ssh_host_ed25519_key has mode 0644: others can read it; "
         "mend it with: chmod 600 {keys}/ssh_host_ed25519_key",
     ),
     "a missing certificate": (
