@@ -19,11 +19,11 @@ TERMINALS = ("x/xterm", "x/xterm-256color", "s/screen", "s/screen-256color", "t/
 
 def import_tree(client: DockerClient, tree: bytes | Path, tag: str) -> str:
     """Import a root file system (the bytes of a tar, or the path of one) as image `tag`; returns the tag."""
-    repository, _, version = tag.partition(":")
+    # The tag as part of the repository: Podman 4 does not know the parameter of that name.
     if isinstance(tree, Path):
-        client.api.import_image_from_file(str(tree), repository=repository, tag=version or "latest")
+        client.api.import_image_from_file(str(tree), repository=tag)
     else:
-        client.api.import_image_from_data(tree, repository=repository, tag=version or "latest")
+        client.api.import_image_from_data(tree, repository=tag)
     return tag
 
 

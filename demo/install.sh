@@ -26,7 +26,8 @@ fi
 
 # Debian starts a server that it installs unless policy-rc.d says 101; a machine's own policy-rc.d is put back.
 policy=/usr/sbin/policy-rc.d
-servers="docker.service docker.socket containerd.service slapd.service postgresql.service ssh.service ssh.socket"
+servers="docker.service docker.socket containerd.service slapd.service postgresql.service ssh.service ssh.socket
+	podman.service podman.socket podman-restart.service podman-auto-update.service podman-auto-update.timer"
 units() {
 	for server in $servers; do
 		if [ -e "/lib/systemd/system/$server" ] || [ -e "/etc/init.d/${server%.service}" ]; then echo "$server"; fi

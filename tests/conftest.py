@@ -9,6 +9,7 @@ import pytest
 
 from tests.servers.engine import Engine, docker_engine
 from tests.servers.oidc import Provider, oidc_provider
+from tests.servers.podman import podman_engine
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +25,14 @@ def engine(servers_folder: Path) -> Iterator[Engine]:
     folder = servers_folder / "engine"
     folder.mkdir()
     with docker_engine(folder) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def podman(servers_folder: Path) -> Iterator[Engine]:
+    folder = servers_folder / "podman"
+    folder.mkdir()
+    with podman_engine(folder) as started:
         yield started
 
 

@@ -45,6 +45,7 @@ class Engine:
         self._client_lock = Lock()
         self._ssl_context: ssl.SSLContext | None = None
         self._closed = False
+        self.is_podman = False  # known from the first call on
 
     async def call(self, function: Callable[[docker.APIClient], T], *, timeout: float | None = None) -> T:
         """Run the blocking `function` in one of this engine's threads; `timeout` in seconds, default the section's.
@@ -89,8 +90,9 @@ class Engine:
             return made
 
         with contextlib.closing(client(MINIMUM_DOCKER_API_VERSION)) as asks:  # as version="auto" does, but trusting env
-            version = str(asks.version(api_version=False)["ApiVersion"])
-        return client(version)
+            answer = asks.version(api_version=False)
+        self.is_podman = any(part["Name"] == "Podman Engine" for part in answer.get("Components") or ())
+        return client(str(answer["ApiVersion"]))
 
     async def ssl_context(self) -> ssl.SSLContext:
         """What `section.tls` says, for the data plane."""

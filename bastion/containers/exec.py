@@ -62,6 +62,7 @@ class Exec:
         self._tty = spec.terminal is not None
         self._attach = attached
         self._first_read = True
+        self._why_not: Refusal | None = None  # it could not be started
         self._holds_start = True
         self._size = self._applied = (0, 0)
         self._resizing: asyncio.Task[None] | None = None
@@ -132,7 +133,9 @@ class Exec:
             await asyncio.sleep(delay)
             waited += delay
             delay = min(delay * 2, POLL_LAST)
-        if not state["Pid"]:
+        if self._why_not is not None:
+            raise self._why_not
+        if self._never_ran(state, b""):
             raise self._not_started("no output")
         return int(state["ExitCode"])
 
@@ -179,18 +182,28 @@ class Exec:
         return state
 
     def _may_be_the_engines(self, chunks: list[Chunk]) -> bool:
-        if len(chunks) != 1 or chunks[0][0] is not Stream.OUTPUT or len(chunks[0][1]) > _MAX_ENGINE_WORDS:
+        streams = {stream for stream, _ in chunks}
+        if streams != {Stream.OUTPUT} and not (streams == {Stream.ERROR} and self.engine.is_podman):
             return False
-        return self._attach.at_eof or chunks[0][1].startswith(_ENGINE_WORDS)
+        words = b"".join(data for _, data in chunks)
+        return len(words) <= _MAX_ENGINE_WORDS and (self._attach.at_eof or words.startswith(_ENGINE_WORDS))
 
     async def _check_started(self, output: bytes) -> None:
-        """Raise where `output` is the engine's: a program that has run has had a pid, whatever it prints."""
+        """Raise where `output` is the engine's."""
         try:
             state = await self._inspect()
         except Refusal:
             return  # wait() will say so, after the output
-        if not state["Running"] and not state["Pid"]:
-            raise self._not_started(output.decode("utf-8", "backslashreplace").strip())
+        if self._never_ran(state, output):
+            self._why_not = self._not_started(output.decode("utf-8", "backslashreplace").strip())
+            raise self._why_not
+
+    def _never_ran(self, state: Mapping[str, Any], output: bytes) -> bool:
+        """A program that has run has had a pid, whatever it prints. Podman forgets pids: there it is what it says."""
+        if state["Running"] or state["Pid"]:
+            return False
+        said_so = output.startswith(b"Error: ") and b"OCI runtime" in output and state["ExitCode"] in (126, 127)
+        return said_so or not self.engine.is_podman
 
     def _not_started(self, words: str) -> Refusal:
         log = f"engine {self.engine.name!r}, container {self.container.name}: not started: {words}"

@@ -31,15 +31,17 @@ FIRST_RETRY, LAST_RETRY = 0.1, 3.0  # seconds between tries to reach an engine t
 
 # State.Status of ContainerList and ContainerInspect; all others are STOPPED to a session
 _STATES = {"running": ContainerState.RUNNING, "paused": ContainerState.PAUSED}
-# Action of SystemEvents: what a container is then
+# Action of SystemEvents: what a container is then. Podman says "remove", and filters by its own "died" what it calls
+# "die" in the event.
 _ACTIONS = {
     "start": ContainerState.RUNNING,
     "unpause": ContainerState.RUNNING,
     "pause": ContainerState.PAUSED,
     "die": ContainerState.STOPPED,
     "destroy": ContainerState.STOPPED,
+    "remove": ContainerState.STOPPED,
 }
-_FILTERS = json.dumps({"type": ["container"], "event": [*_ACTIONS, "create", "rename"]})
+_FILTERS = json.dumps({"type": ["container"], "event": [*_ACTIONS, "died", "create", "rename"]})
 
 
 def state_of(status: str) -> ContainerState:
@@ -183,7 +185,7 @@ class Watch:
                 self.containers[container_id] = renamed
         elif action in _ACTIONS:
             self._change(container_id, _ACTIONS[action])
-            if action == "destroy":
+            if action in {"destroy", "remove"}:
                 del self._states[container_id]
                 self.containers.pop(container_id, None)
 

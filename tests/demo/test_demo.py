@@ -145,8 +145,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=["an engine found", "an engine of its own"])
 def demo(request: pytest.FixtureRequest, tree: Path) -> Iterator[Demo]:
-    found = request.param == "an engine found"
-    made = Demo(tree, request.getfixturevalue("engine").url if found else None, free_port())
+    found = {"an engine found": "engine", "Podman found": "podman"}.get(request.param)
+    made = Demo(tree, request.getfixturevalue(found).url if found else None, free_port())
     yield made
     with contextlib.suppress(AssertionError):
         made.down()
@@ -174,6 +174,7 @@ def password_of(said: str, user: str) -> str:
     return found[1]
 
 
+@pytest.mark.parametrize("demo", ["an engine found", "an engine of its own", "Podman found"], indirect=True)
 def test_a_stranger_enters_is_recorded_and_ctrl_c_leaves_nothing(demo: Demo) -> None:
     process, said = demo.up()
     assert f"ssh -p {demo.port} alice+web.worker.1@127.0.0.1" in said

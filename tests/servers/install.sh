@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 # A machine that has the other busybox package keeps it: the two can not be there together.
 busybox=$(command -v busybox >/dev/null || echo busybox-static)
 # shellcheck disable=SC2086 # nothing, or one word
-demo/install.sh $busybox docker.io debootstrap debian-archive-keyring slapd ldap-utils postgresql openssh-client \
+demo/install.sh $busybox docker.io podman debootstrap debian-archive-keyring slapd ldap-utils postgresql openssh-client \
 	openssh-server sshpass putty-tools dropbear-bin procps rsync rsyslog util-linux asciinema
 
 # Node's ssh2, one of the clients, and the OpenID provider; node itself is a package from PyPI, so that the tests need
