@@ -9,6 +9,7 @@ import typer
 from bastion.cli import audit, commands, db, keys, sessions, users
 from bastion.cli.check_config import check_config
 from bastion.cli.export import export
+from bastion.cli.grep import grep
 from bastion.cli.play import play, watch
 from bastion.cli.recording_keys import recordings as recording_keys
 from bastion.cli.serve import serve
@@ -27,6 +28,7 @@ app.add_typer(users.app, name="users")
 app.add_typer(sessions.app, name="sessions")
 sessions.app.command()(watch)
 sessions.app.command()(export)
+sessions.app.command()(grep)
 app.add_typer(audit.app, name="audit")
 app.add_typer(commands.app, name="commands")
 app.command()(play)

@@ -12,7 +12,7 @@ import typer
 
 from bastion.cli.options import CONFIG_FILE, ConfigFile
 from bastion.cli.play import ends_like_a_program
-from bastion.cli.recordings import SESSION_ID, Identity, Look, look
+from bastion.cli.recordings import SESSION_ID, Identity, Look, look, make_terminal
 from bastion.config import load_config
 from bastion.errors import BastionError, printable
 from bastion.recording import export as formats
@@ -22,12 +22,13 @@ from bastion.recording.escapes import Filter
 class Format(StrEnum):
     ASCIICAST = "asciicast"
     TYPESCRIPT = "typescript"
+    TEXT = "text"
 
 
 def export(
     session_id: Annotated[str, SESSION_ID],
     format_: Annotated[
-        Format, typer.Option("--format", help="For asciinema, or scriptreplay of util-linux.")
+        Format, typer.Option("--format", help="For asciinema, for scriptreplay of util-linux, or for grep.")
     ] = Format.ASCIICAST,
     output: Annotated[
         Path | None,
@@ -41,7 +42,8 @@ def export(
 ) -> None:
     """Export a recording. Escape sequences that could harm a terminal are left out, unless --raw is given.
 
-    A typescript is three files: FILE is what was shown, FILE.typed what was typed, FILE.timing when.
+    Text is what was to be read on the screen, line by line, each with its time, and harmless in any case. A typescript
+    is three files: FILE is what was shown, FILE.typed what was typed, FILE.timing when.
     """
     if format_ is Format.TYPESCRIPT and output is None:
         raise typer.BadParameter("a typescript is three files; --output FILE says where", param_hint="--output")
@@ -51,15 +53,17 @@ def export(
             assert output is not None
             truncated = _typescript(looked, output, raw=raw)
         else:
-            truncated = _asciicast(looked, output, raw=raw)
+            truncated = _one_file(looked, format_, output, raw=raw)
     if truncated:
         typer.echo(truncated, err=True)
 
 
-def _asciicast(looked: Look, output: Path | None, *, raw: bool) -> str | None:
+def _one_file(looked: Look, format_: Format, output: Path | None, *, raw: bool) -> str | None:
     with _created(output) if output else contextlib.nullcontext(sys.stdout.buffer) as out:
         reader = looked.open()
-        if raw:
+        if format_ is Format.TEXT:
+            formats.write_text(reader, out, make_terminal)
+        elif raw:
             formats.write_lines(reader, out)
         else:
             formats.write_asciicast(reader, out)

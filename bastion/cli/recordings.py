@@ -12,10 +12,11 @@ from bastion.audit.events import Event
 from bastion.audit.search import Search
 from bastion.audit.sessions import SessionRow
 from bastion.audit.tables import ACTIVE
-from bastion.cli.viewer import database, viewer
+from bastion.cli.viewer import Viewer, database, viewer
+from bastion.commands.terminal import Terminal
 from bastion.config import Config
 from bastion.control.client import tell
-from bastion.errors import BastionError, printable
+from bastion.errors import BastionError, Unavailable, printable
 from bastion.recording.asciicast import Reader, RecordingError
 from bastion.recording.files import open_lines, session_of
 from bastion.recording.player import entered
@@ -88,6 +89,31 @@ def look(config: Config, session_id: str, how: str, identity: Path | None = None
     """
     identities = read_identities(identity) if identity else []
     return Look(config, asyncio.run(_look(config, session_id, how)), identities)
+
+
+async def may_see(config: Config, who: Viewer, path: Path) -> bool:
+    """Whether a recording is of a session that this person may see."""
+    if who.apps is None:
+        return True
+    try:
+        return (await _row(config, session_of(path))).app_name in who.apps
+    except Unavailable:
+        raise
+    except BastionError:  # it has no row
+        return False
+
+
+class _Nobody:
+    """Wants to know nothing of what happens on a screen."""
+
+    def mode_changed(self, mode: int, on: bool) -> None: ...
+    def line_fed(self) -> None: ...
+    def cursor_placed(self) -> None: ...
+
+
+def make_terminal(columns: int, rows: int) -> Terminal:
+    """The emulation that a recording is read from."""
+    return Terminal(columns, rows, _Nobody())
 
 
 async def _look(config: Config, session_id: str, how: str) -> Path:

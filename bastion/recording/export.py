@@ -10,6 +10,8 @@ from bastion.model import Stream
 from bastion.recording.asciicast import Code, Event, Header, Reader, encode_text, text_of
 from bastion.recording.escapes import Filter
 from bastion.recording.player import SIZE
+from bastion.recording.position import format_position
+from bastion.recording.rendering import MakeTerminal, rendered
 
 
 class Passing(Protocol):
@@ -48,6 +50,12 @@ def write_lines(reader: Reader, out: BinaryIO) -> None:
     while line is not None:
         out.write(line)
         line = reader.read_line()
+
+
+def write_text(reader: Reader, out: BinaryIO, make_terminal: MakeTerminal) -> None:
+    """What was to be read on the screen: a line each with its time, all printable. Raises RecordingError, OSError."""
+    for line in rendered(reader, make_terminal):
+        out.write(f"{format_position(line.time)}  {printable(line.text)}\n".encode())
 
 
 def write_asciicast(reader: Reader, out: BinaryIO) -> None:

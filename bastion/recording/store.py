@@ -122,6 +122,15 @@ class RecordingStore:
         some = ", ".join(session_of(path) for path in found[:5])
         raise RecordingError(f"{len(found)} recordings fit {session_id}…: {some}{', …' if len(found) > 5 else ''}")
 
+    def all(self) -> list[Path]:
+        """Every recording, the latest first, by the name that it has while it grows."""
+        found: dict[Path, tuple[Path, int]] = {}
+        for path in self._section.folder.glob(f"*/*/*/*{CAST}*"):
+            with contextlib.suppress(FileNotFoundError):  # it has just been compressed
+                if path.name.endswith((CAST, COMPRESSED)):
+                    found[path.with_name(session_of(path) + CAST)] = path.parent, path.stat().st_mtime_ns
+        return sorted(found, key=lambda path: found[path], reverse=True)
+
     async def close_lost(self, session_id: str) -> Verdict | None:
         """The recording of a session that a crash cut off is over; None where there is none that can be read."""
         try:
