@@ -26,6 +26,7 @@ from bastion.model import Identity
 # The least time that a refusal takes, in seconds: longer than it usually takes to find out.
 PASSWORD_FAILURE = 0.25
 KEY_FAILURE = 0.01
+MOST_ADDED = 4.0  # seconds
 
 
 def methods(config: Auth) -> list[Method]:
@@ -266,7 +267,7 @@ def _unknown(user: str) -> Refusal:
 async def _no_sooner_than(seconds: float) -> AsyncIterator[None]:
     """A refusal leaves after `seconds`, or twice, four times... as many: how long it took is no hint.
 
-    After ensure_minimum_time_since in OpenSSH's auth2.c.
+    After ensure_minimum_time_since in OpenSSH's auth2.c; minutes in a browser are not followed by as many more.
     """
     clock = asyncio.get_running_loop().time
     start = clock()
@@ -277,6 +278,6 @@ async def _no_sooner_than(seconds: float) -> AsyncIterator[None]:
     except Refusal:
         spent = clock() - start
         while seconds < spent:
-            seconds *= 2
+            seconds = min(2 * seconds, seconds + MOST_ADDED)
         await asyncio.sleep(seconds - spent)
         raise

@@ -1,3 +1,4 @@
+import asyncio
 import gzip
 import socket
 import time
@@ -153,3 +154,30 @@ async def test_a_certificate_that_nobody_trusts(client: JsonClient, provider: Pr
     (tmp_path / "ca.pem").touch()
     with pytest.raises(ConfigError, match=r"auth\.oidc\.ca_file: .*ca.pem holds no certificates"):
         JsonClient(Remote(ca_file=tmp_path / "ca.pem"), "auth.oidc")
+
+
+async def test_a_proxy_sees_names_only(server: HttpServer, client: JsonClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    listening = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "inside.example.org")
+    await why(client, "https://sso.example.org/api/me")
+    (request,) = asked
+    assert request.startswith(b"CONNECT sso.example.org:443 HTTP/1.1\r\n")
+    assert b"hunter2" not in request
+    server.routes["/"] = lambda request: request.json({})
+    assert (await client.get(f"{server.url}/")).status == 200  # http:// within this machine goes past it
+    await why(client, "https://inside.example.org:1/")  # no such name
+    assert len(asked) == 1
+    listening.close()
+    await listening.wait_closed()
