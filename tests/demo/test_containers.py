@@ -31,7 +31,8 @@ def test_each_container_runs_with_its_labels_and_with_bash(client: docker.Docker
     for name, labels in containers.CONTAINERS.items():
         assert labels.items() <= found[name].labels.items()
         assert found[name].status == "running"
-    status, output = found["web.worker.1"].exec_run(["bash", "-c", "echo $BASH_VERSION; whoami; hostname; vi --help 2>&1"])
+    asked = ["bash", "-c", "echo $BASH_VERSION; whoami; hostname; vi --help 2>&1"]
+    status, output = found["web.worker.1"].exec_run(asked)
     assert status == 0
     assert output.decode().split("\n")[1:3] == ["root", "web-worker-1"]
 
