@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bastion.audit.events import Event
-from bastion.audit.search import Search
+from bastion.audit.search import Filters, Search
 from bastion.audit.sessions import SessionRow
 from bastion.audit.tables import ACTIVE
 from bastion.cli.viewer import Viewer, database, viewer
@@ -33,6 +33,7 @@ Identity = Annotated[
         help="A private key, for recordings that are encrypted.",
     ),
 ]
+MARKS = 10_000  # commands of a session that can be jumped to
 SESSION_ID = typer.Argument(help="The session's id, or as much of its beginning as is unique.")
 
 
@@ -69,7 +70,9 @@ class Look:
         return Reader(self._files.enter_context(open_lines(self.path)), self._identities)
 
     def commands(self) -> Sequence[float]:
-        """When the commands were entered, in seconds."""
+        """When the commands were entered, in seconds: as the database has them, else at each Enter."""
+        if known := asyncio.run(_commands(self._config, session_of(self.path))):
+            return known
         with open_lines(self.path) as file:
             return entered(Reader(file, self._identities))
 
@@ -126,6 +129,16 @@ async def _look(config: Config, session_id: str, how: str) -> Path:
     path = RecordingStore(config.recording).find(session_id)
     await tell(config, Event.RECORDING_VIEWED, user=who.name, session_id=session_of(path), how=how)
     return path
+
+
+async def _commands(config: Config, session_id: str) -> list[float]:
+    """The latest of them, in their order; none where the database does not answer."""
+    try:
+        async with database(config) as engine:
+            rows = await Search(engine).commands(Filters(session=session_id), limit=MARKS)
+    except Unavailable:
+        return []
+    return sorted(row.at for row in rows)
 
 
 async def _row(config: Config, session_id: str) -> SessionRow:

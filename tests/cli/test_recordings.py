@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bastion.audit.database import create_engine, upgrade
+from bastion.audit.search import Search
 from bastion.audit.sessions import SessionRows
 from bastion.cli import recordings
 from bastion.cli.viewer import Viewer
@@ -14,6 +15,8 @@ from bastion.config import Config, load_config
 from bastion.errors import BastionError
 from bastion.model import Address, Container, ContainerState
 from bastion.recording.asciicast import Header, RecordingError, encode_header, encode_text
+from tests.audit.test_search import typed
+from tests.audit.test_sessions import end
 
 SESSIONS = {"a1": "web", "a2": "shop"}
 
@@ -39,7 +42,7 @@ async def _fill(config: Config) -> None:
             container = Container("e", "f00d", "n", "i", {}, ContainerState.RUNNING, Address(app, "worker", 1))
             row = {"session_id": session_id, "connection_id": "c", "user": "alice", "source_ip": "192.0.2.7"}
             await rows.begin(**row, container=container, terminal=True, command=None)
-        await rows.end("a2", "ended")
+    await end(engine, "a2", "ended")
     await engine.dispose()
 
 
@@ -73,7 +76,7 @@ def test_an_auditor_sees_all_also_without_a_database(config: Config, monkeypatch
     async def away(*_: object) -> None:
         raise BastionError("the database does not answer")
 
-    monkeypatch.setattr(SessionRows, "find", away)
+    monkeypatch.setattr(Search, "session", away)
     looked = recordings.look(config, "a2", "export")
     assert looked.header.address == "shop"
     assert looked.goes_on()
@@ -97,6 +100,19 @@ def test_what_is_not_there_was_not_seen(config: Config) -> None:
 
 def test_a_session_goes_on_while_its_row_says_so(config: Config) -> None:
     assert [recordings.look(config, session_id, "watch").goes_on() for session_id in SESSIONS] == [True, False]
+
+
+async def _typed(config: Config) -> None:
+    engine = create_engine(config.database)
+    for at in (7.5, 2.25):
+        await typed(engine, "a1", "alice", "web.worker.1", "ls", at=at)
+    await engine.dispose()
+
+
+def test_the_commands_that_are_jumped_to_are_those_of_the_database(config: Config) -> None:
+    asyncio.run(_typed(config))
+    assert list(recordings.look(config, "a1", "play").commands()) == [2.25, 7.5]
+    assert list(recordings.look(config, "a2", "play").commands()) == [1, 3]
 
 
 def test_without_a_better_list_each_enter_is_a_command(config: Config) -> None:
