@@ -17,7 +17,7 @@ def test_upgrade_says_what_is_wrong(bastion: Run, tmp_path: Path) -> None:
     config.write_text("auth: {local: {}}\ndatabase: {url: postgresql+psycopg://u:s3cret@127.0.0.1:1/bastion}\n")
     done = bastion("db", "upgrade", "-c", config)
     assert done.returncode == 1
-    assert done.stderr.startswith("database.url: u at 127.0.0.1:1/bastion: ")
+    assert done.stderr.startswith(f"{config}:2: database.url: u at 127.0.0.1:1/bastion: ")
     assert "refused" in done.stderr
     assert "s3cret" not in done.stderr
 

@@ -67,5 +67,8 @@ def test_a_search_is_in_the_log_of_the_bastion_that_runs(bastion: Bastion) -> No
 def test_a_bastion_does_not_start_twice(bastion: Bastion) -> None:
     second = subprocess.run(bastion.command, capture_output=True, text=True, check=False, timeout=60)
     assert second.returncode == 1
-    assert second.stderr == f"state_folder: {bastion.folder}/state is in use: this bastion runs already\n"
+    state = f"{bastion.folder}/state"
+    assert (
+        second.stderr == f"{bastion.folder}/config.yaml:1: state_folder: {state} is in use: this bastion runs already\n"
+    )
     assert bastion.ssh(BUSY, "true").returncode == 0
