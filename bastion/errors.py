@@ -23,6 +23,7 @@ class Reason(StrEnum):
     CERTIFICATE_NOT_ALLOWED = "certificate_not_allowed"
     WRONG_PRINCIPAL = "wrong_principal"
     UNKNOWN_AUTHORITY = "unknown_authority"
+    CREDENTIAL_EXPIRED = "credential_expired"
     KEY_REVOKED = "key_revoked"
     ANOTHER_USER = "another_user"
     MALFORMED_TOKEN = "malformed_token"  # noqa: S105 - a code, not a secret

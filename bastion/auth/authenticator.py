@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from bastion.auth.certificate import fingerprint
+from bastion.auth.certificate import Reader, fingerprint
 from bastion.auth.certificates import Certificates, RevokedKeys, Verify
 from bastion.auth.conversation import Ask, Challenge, Conversation, PasswordOr, Prompt
 from bastion.auth.lain import Lain
@@ -57,6 +57,7 @@ class Authenticator:
         self._revoked = RevokedKeys(config.revoked_keys)
         self._certificates = Certificates(config.certificates, self._revoked) if config.certificates else None
         self._totp = totp
+        self.disconnect_expired = config.disconnect_expired
 
     async def password(self, user: str, password: str, source_ip: str) -> Identity:
         """Who signs in with `password`, or with a token in its place.
@@ -94,6 +95,24 @@ class Authenticator:
             identity = await self._certificates.check(user, blob, source_ip, verify)
             known = await self._lookup(user)
             return await self._let_in(user, identity if known is None else replace(identity, groups=known.groups))
+
+    async def renew(self, identity: Identity, source_ip: str) -> Identity:
+        """Who signed in a while ago, as they are now. Raises Refusal where they may no longer, and Unavailable."""
+        user, key = identity.user, identity.key
+        known: Identity | None = None
+        if identity.method == "certificate":
+            if self._certificates is None or not await self._certificates.still(identity):
+                raise refused(Reason.KEY_REVOKED, f"{user}: the certificate was revoked")
+            known = await self._lookup(user)
+        elif key is not None:
+            known = await self.public_key(user, Reader(key).text(), key, source_ip)
+        else:
+            for method in self._methods:
+                if identity.method in method.makes and method.knows_users:
+                    known = await method.lookup(user)
+                    if known is None:
+                        raise _unknown(user)
+        return await self._let_in(user, identity if known is None else replace(identity, groups=known.groups))
 
     async def _lookup(self, user: str) -> Identity | None:
         """Who that is; None where nobody is known. Raises Refusal where others are, and Unavailable."""

@@ -44,6 +44,8 @@ _log = logging.getLogger(__name__)
 class Ldap(Method):
     """The method of an LDAP directory (RFC 4511)."""
 
+    makes = frozenset({"ldap", "ldap-publickey"})
+
     def __init__(self, config: LdapSection) -> None:
         """Raises ConfigError where ca_file is no file of certificates."""
         self._config = config

@@ -22,6 +22,7 @@ SECONDS = 20  # for reading the file, and for a hash; the queue included
 class Local(Method):
     """The method of the users file; it decides about everybody who is in it."""
 
+    makes = frozenset({"local-password", "local-publickey"})
     knows_users = True
 
     def __init__(self, config: LocalUsers) -> None:

@@ -17,6 +17,7 @@ class Method:
     """
 
     converses = False  # does `conversation` ever return one? Keyboard-interactive is offered then
+    makes: frozenset[str] = frozenset()  # what Identity.method says of those that `lookup` can tell about later
     knows_users = False  # does `lookup` know everybody who may sign in by another's word, such as a CA's?
 
     async def password(self, user: str, password: bytes, source_ip: str) -> Identity | None:

@@ -5,7 +5,7 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from bastion.config.lain import LainOwners
-from bastion.config.section import Section
+from bastion.config.section import Seconds, Section
 
 
 class AccessRule(Section):
@@ -38,6 +38,7 @@ class Access(Section):
     group_template: str | None = None  # "app-{app}": a member of this group owns the app
     lain: LainOwners | None = None
     rules: tuple[AccessRule, ...] = ()
+    recheck_interval: Seconds | None = None  # ask anew whether who is inside may still be
     protected: tuple[str, ...] = ()  # container names or ids that are never entered
 
     @field_validator("group_template")

@@ -29,6 +29,7 @@ class Auth(Section):
     certificates: Certificates | None = None
     revoked_keys: Path | None = None  # a KRL of ssh-keygen -k, or a list of public keys
     totp: Totp | None = None
+    disconnect_expired: bool = False  # when a certificate or token ends, so do the sessions that it opened
 
     @model_validator(mode="after")
     def _some_way_in(self) -> Self:

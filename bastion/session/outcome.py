@@ -15,6 +15,7 @@ class Status(StrEnum):
     STOPPED = "stopped"  # the container did
     FAILED = "failed"  # the recording or the engine did
     CUT = "cut"  # the bastion ended it: it shuts down
+    REVOKED = "revoked"  # the user may no longer be there
     KILLED = "killed"  # somebody of the security team ended it
 
 

@@ -6,14 +6,14 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from bastion.audit.events import Event
 from bastion.audit.log import BoundLog
 from bastion.containers.exec import Exec, ExecSpec, start
 from bastion.containers.shell import command_argv, shell_argv
 from bastion.errors import Reason, Refusal, Unavailable, printable
-from bastion.model import Container, ContainerState, Decision, Stream, Terminal
+from bastion.model import Container, ContainerState, Decision, Identity, Stream, Terminal
 from bastion.recording.recorder import Recorder, Summary
 from bastion.session.bridge import Bridge
 from bastion.session.client import Client, Request
@@ -90,6 +90,21 @@ class Session:
         await self._log.emit(Event.SESSION_KILLED, by=by, why=why)
         sentence = f"This session was ended by the administrators: {printable(why)}"
         self.cut(Outcome(Status.KILLED, reason=Reason.KILLED, sentence=sentence, log_text=f"by {by}: {why}"))
+
+    async def recheck(self, identity: Identity) -> None:
+        """End it where this, which is who its user is by now, may no longer enter; not where that can't be told."""
+        self._request = replace(self._request, identity=identity)
+        if self._container is None:
+            return
+        try:
+            decided = await decisions(identity, [self._container], self._rooms)
+        except Unavailable as outage:
+            _logger.warning("session %s can not be checked again: %s", self.id, outage.log_text)
+            return
+        if not allowed(decided):
+            address = self._container.address
+            sentence, log_text = f"You may no longer enter {address}.", f"{identity.user} no longer owns {address}"
+            self.cut(Outcome(Status.REVOKED, reason=Reason.NOT_OWNER, sentence=sentence, log_text=log_text))
 
     async def run(self) -> None:
         outcome = await self._until_over()

@@ -31,6 +31,11 @@ class Sessions:
         task.add_done_callback(self._tasks.pop)
         return session
 
+    @property
+    def recheck_interval(self) -> float | None:
+        """Seconds."""
+        return self._rooms.access.recheck_interval
+
     async def kill(self, session_id: str, *, by: str, why: str) -> None:
         """End one that runs; returns when it is over, or soon will be. BastionError where it does not run here."""
         for task, session in self._tasks.items():

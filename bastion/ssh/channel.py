@@ -9,8 +9,8 @@ import asyncssh
 from asyncssh.packet import SSHPacket
 
 from bastion.errors import Reason, Refusal
-from bastion.model import Chunk, Stream, Terminal
-from bastion.session.outcome import SIGNALS
+from bastion.model import Chunk, Identity, Stream, Terminal
+from bastion.session.outcome import SIGNALS, Outcome
 from bastion.session.session import Session
 from bastion.ssh.environment import MAX_BYTES, MAX_VARIABLES
 from bastion.ssh.packets import ShortWay
@@ -210,6 +210,14 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         """The channel's window or the connection takes more again."""
         if self._session is not None and not self.full:
             self._session.client_drained()
+
+    def end(self, outcome: Outcome) -> None:
+        if self._session is not None:
+            self._session.cut(outcome)
+
+    async def recheck(self, identity: Identity) -> None:
+        if self._session is not None:
+            await self._session.recheck(identity)
 
     # The session's side: bastion.session.client.Client.
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import logging
+import math
 import secrets
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NoReturn
 
 import asyncssh
@@ -11,9 +14,10 @@ import asyncssh
 from bastion.access.address import parse_user_name
 from bastion.audit.events import Event
 from bastion.auth.throttle import Offence
-from bastion.errors import Reason, Refusal
+from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Identity, Terminal
 from bastion.session.client import Request
+from bastion.session.outcome import Outcome, Status
 from bastion.session.session import Session
 from bastion.ssh import door, environment, packets, tuning
 from bastion.ssh.channel import Channel, ServerChannel
@@ -22,8 +26,11 @@ from bastion.ssh.signing_in import SignIn
 if TYPE_CHECKING:
     from bastion.ssh.listener import Listener
 
+_logger = logging.getLogger(__name__)
+
 WINDOW = 1 << 20  # bytes a client may send before they are taken, for each channel
 MAX_BEFORE_LOGIN = 256 * 1024  # bytes; some kB are usual
+END_GRACE = 5.0  # seconds for the sessions' last words
 _NO_FORWARDING = "port forwarding is not possible through this bastion"
 
 
@@ -39,6 +46,8 @@ class Connection(SignIn):
         self._last_words: str | None = None
         self._channels: set[Channel] = set()
         self._short_way: packets.ShortWay | None = None
+        self._gone = asyncio.Event()
+        self._over: Refusal | None = None  # why no session may begin any more
 
     # The transport.
 
@@ -92,6 +101,7 @@ class Connection(SignIn):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.writable.set()
+        self._gone.set()
         self._end_conversation()
         self._listener.forget(self)
         if self._source_ip:
@@ -164,6 +174,8 @@ class Connection(SignIn):
         assert self._identity is not None
         assert self._user_name is not None
         assert self._authenticated
+        if self._over is not None:
+            raise self._over
         tuning.handshake_is_over(self._conn, self._short_way)
         if self._identity.force_command is not None:
             env = env if command is None else {**env, "SSH_ORIGINAL_COMMAND": command}
@@ -178,6 +190,48 @@ class Connection(SignIn):
             source_ip=self._source_ip,
         )
         return self._listener.sessions.start(request, channel, self._log)
+
+    # May it stay?
+
+    async def watch(self) -> None:
+        """End what the credential, or who its user is by now, no longer allows; until the client has gone."""
+        expires = self.identity.expires if self._listener.authenticator.disconnect_expired else None
+        interval = self._listener.sessions.recheck_interval
+        while (expires is not None or interval is not None) and self._over is None:
+            left = math.inf if expires is None else (expires - datetime.now(UTC)).total_seconds()
+            with contextlib.suppress(TimeoutError):
+                # within the hour: a clock may be set
+                await asyncio.wait_for(self._gone.wait(), max(0.0, min(left, interval or math.inf, 3600.0)))
+            if self._gone.is_set():
+                return
+            if expires is not None and expires <= datetime.now(UTC):
+                text = "What you signed in with has expired: sign in anew."
+                await self._end(Refusal(Reason.CREDENTIAL_EXPIRED, text, f"expired at {expires.isoformat()}"))
+            elif interval is not None:
+                await self._recheck()
+
+    async def _recheck(self) -> None:
+        try:
+            self._identity = await self._listener.authenticator.renew(self.identity, self._source_ip)
+        except Unavailable as outage:
+            _logger.warning("connection %s can not be checked again: %s", self.id, outage.log_text)
+        except Refusal as refusal:
+            await self._end(Refusal(refusal.reason, "You may no longer sign in here.", refusal.log_text))
+        else:
+            for channel in tuple(self._channels):
+                await channel.recheck(self._identity)
+
+    async def _end(self, why: Refusal) -> None:
+        """The sessions with a sentence, then the connection."""
+        self._over = why
+        for channel in tuple(self._channels):
+            channel.end(Outcome(Status.REVOKED, reason=why.reason, sentence=why.user_text, log_text=why.log_text))
+        await self._log_refused(why.reason, why.log_text)
+        deadline = time.monotonic() + END_GRACE
+        while self._channels and not self._gone.is_set() and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), 0.05)
+        self.disconnect(why.user_text)
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> NoReturn:
         self._refuse_forwarding(f"direct-tcpip to {dest_host}:{dest_port}")

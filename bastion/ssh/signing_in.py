@@ -210,8 +210,12 @@ class SignIn(asyncssh.SSHServer):
                 second_factor=self._identity.second_factor,
                 **self._identity.credential,
             )
+            self._listener.own(self.watch())
         except Refusal as refusal:
             raise asyncssh.DisconnectError(asyncssh.DISC_BY_APPLICATION, refusal.user_text) from None
+
+    async def watch(self) -> None:
+        """See that who has signed in still may."""
 
     async def _count_try(self) -> None:
         self._tries += 1

@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import asyncssh
@@ -143,7 +144,7 @@ async def serving(folder: Path, method: Asking | None, **ssh: Any) -> AsyncItera
         authenticator._takes_passwords = False  # else a password is asked for first
     async with AuditLog(Audit(file=folder / "audit.jsonl"), "b1", engine, folder) as log:
         section = Ssh(listen=("127.0.0.1:0",), **ssh)
-        no_sessions = cast(Sessions, None)  # nothing is opened here
+        no_sessions = cast(Sessions, SimpleNamespace(recheck_interval=None))  # nothing is opened here
         keys = [asyncssh.generate_private_key("ssh-ed25519")]
         listener = Listener(section, keys, authenticator, no_sessions, throttle, log)
         await listener.start()
