@@ -28,6 +28,7 @@ from bastion.control.lock import lock, make_folder
 from bastion.control.server import ControlServer
 from bastion.errors import ConfigError, Unavailable
 from bastion.model import Address, Container, ContainerState
+from bastion.neighbours import learning
 from bastion.recording.store import RecordingStore
 from bastion.session.destination import owned_apps
 from bastion.session.rooms import Rooms
@@ -68,6 +69,7 @@ async def _serve(config: Config) -> None:
             parts.push_async_callback(_end, asyncio.create_task(work))
         rows = await parts.enter_async_context(SessionRows(database, config.bastion_id))
         throttle = Throttle(config.ssh.penalties)
+        await parts.enter_async_context(learning(throttle, config, database))
         totp = Totp(config.auth.totp, Enrolments(database)) if config.auth.totp is not None else None
         authenticator = Authenticator(config.auth, throttle, totp)
         parts.push_async_callback(authenticator.close)

@@ -69,7 +69,7 @@ class _Guesses:
 
 
 class Throttle:
-    """In memory; `moment` arguments are times of `clock`, so that what other bastions saw can be told later."""
+    """In memory. What is told may be some seconds `ago`: other bastions saw it, or this one before its start."""
 
     def __init__(self, config: Penalties, clock: Callable[[], float] = time.monotonic) -> None:
         self._config = config
@@ -96,13 +96,13 @@ class Throttle:
             return 0.0
         return max(0.0, penalty.until - self._clock())
 
-    def offended(self, source_ip: str, offence: Offence, moment: float | None = None) -> float:
+    def offended(self, source_ip: str, offence: Offence, ago: float = 0) -> float:
         """A connection ended without anybody signed in. Returns the seconds that are enforced now, or 0.
 
         Failed sign-ins and those that were waited out cost twice as much each time, until nothing was heard of the
         network for `max` seconds; connections that did not try, such as a load balancer's checks, the same each time.
         """
-        network, now = self.network(source_ip), self._clock() if moment is None else moment
+        network, now = self.network(source_ip), self._clock() - ago
         if any(network.version == exempt.version and network.subnet_of(exempt) for exempt in self._config.exempt):  # type: ignore[arg-type]
             return 0.0
         penalty = self._penalties.get(network)
@@ -160,18 +160,18 @@ class Throttle:
         self._guesses.put(user, guesses)
         return guesses, max(0.0, wait)
 
-    def failed(self, user: str, moment: float | None = None) -> None:
+    def failed(self, user: str, ago: float = 0) -> None:
         """A password of `user` was wrong, here or in front of another bastion."""
-        now = self._clock() if moment is None else moment
+        now = self._clock() - ago
         guesses = self._guesses.get(user) or _Guesses()
         guesses.failures += 1
         guesses.last = max(guesses.last, now)
         guesses.next_turn = max(guesses.next_turn, now + self._interval(guesses.failures))
         self._guesses.put(user, guesses)
 
-    def passed(self, user: str, source_ip: str, moment: float | None = None) -> None:
+    def passed(self, user: str, source_ip: str, ago: float = 0) -> None:
         """`user` signed in from there, in whatever way: what others guess does not hold them up there."""
-        self._familiar.put((user, self.network(source_ip)), self._clock() if moment is None else moment)
+        self._familiar.put((user, self.network(source_ip)), self._clock() - ago)
 
     def _interval(self, failures: int) -> float:
         return 0.0 if failures <= FREE else min(2.0 ** min(failures - FREE - 1, 32), self._config.max)

@@ -1,5 +1,7 @@
 """Whoever fails to sign in again and again waits; others do not. Clients bind addresses of loopback of their own."""
 
+import contextlib
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 from tests.e2e.test_logins import password_command
 from tests.servers.bastion import Bastion, serving
 from tests.servers.engine import Engine
+from tests.servers.postgres import postgres_server
 from tests.servers.process import wait_until
 
 PENALTIES = {"authfail": 2, "noauth": 0.5, "grace_exceeded": 4, "min": 4, "max": 6}
@@ -14,6 +17,10 @@ PENALTIES = {"authfail": 2, "noauth": 0.5, "grace_exceeded": 4, "min": 4, "max":
 
 def come_from(bastion: Bastion, source: str, key: str | None = None) -> subprocess.CompletedProcess[bytes]:
     return bastion.ssh("alice+web.busy.1", "echo in", key=key, options=("-o", f"BindAddress={source}", "-v"))
+
+
+def kept_out(bastion: Bastion, source: str) -> bool:
+    return b"Not allowed at this time" in come_from(bastion, source, key="bob").stderr
 
 
 def test_a_network_that_fails_waits_and_then_may_come_again(folder: Path, engine: Engine) -> None:
@@ -45,6 +52,30 @@ def test_who_only_connects_pays_little_until_it_is_a_flood(folder: Path, engine:
             assert knock().startswith(b"SSH-2.0-"), number
         wait_until(lambda: knock() == b"Not allowed at this time\r\n", "a flood is kept out", 20)
         assert bastion.wait_for_event("source.penalised", source_ip="127.0.0.4")["offence"] == "noauth"
+
+
+def test_what_one_bastion_saw_counts_for_all_that_share_a_database(
+    bastion: Bastion, engine: Engine, tmp_path: Path
+) -> None:
+    with postgres_server() as postgres, contextlib.ExitStack() as both:
+        url = postgres.url(postgres.create_database())
+
+        def start(name: str) -> Bastion:
+            folder = tmp_path / name
+            folder.mkdir(exist_ok=True)
+            for file in ("users.yaml", "alice_key", "bob_key"):
+                shutil.copy(bastion.folder / file, folder / file)
+            shutil.copytree(bastion.folder / "keys", folder / "keys", dirs_exist_ok=True)
+            limits = {"penalties": {**PENALTIES, "max": 600, "min": 6, "authfail": 3}}
+            changes = {"bastion_id": name, "database": {"url": url}, "ssh": limits}
+            return both.enter_context(serving(folder, engine.url, **changes))
+
+        one, other = start("one"), start("other")
+        assert come_from(one, "127.0.0.6", key="bob").returncode == 255
+        assert come_from(other, "127.0.0.6", key="bob").returncode == 255  # the second in all
+        wait_until(lambda: kept_out(one, "127.0.0.6"), "the first knows of the second", 20)
+        assert kept_out(other, "127.0.0.6")
+        assert kept_out(start("third"), "127.0.0.6"), "and one that starts later"
 
 
 def test_an_outage_costs_nobody_anything(folder: Path, engine: Engine) -> None:
