@@ -1,5 +1,6 @@
 """`python -m tests`: what fails once is named and forgiven, what fails twice fails the run."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,10 @@ def run(folder: Path, **files: str) -> tuple[int, list[str]]:
     for name, text in files.items():
         (folder / f"test_{name}.py").write_text(text)
     command = [sys.executable, "-m", "tests", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")
+    }  # of this run's worker
+    done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=100, check=False)
     return done.returncode, done.stdout.splitlines()
 
 
