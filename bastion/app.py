@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import uvloop
@@ -90,7 +91,9 @@ async def _serve(config: Config) -> None:
         console = Console(lain, lain.console) if lain is not None and lain.console is not None else None
         if console is not None:
             parts.push_async_callback(console.close)
-        sessions = Sessions(Rooms(config.access, console, directory, engines, reaper, recordings, rows))
+        commands = ThreadPoolExecutor(1, "commands")
+        parts.callback(commands.shutdown, wait=False)
+        sessions = Sessions(Rooms(config.access, console, directory, engines, reaper, recordings, commands, rows))
         await parts.enter_async_context(
             ControlServer(config.state_folder, log, sessions, lambda who: owned_apps(who, directory, config.access))
         )

@@ -51,8 +51,13 @@ class Detector:
 
     @property
     def pending(self) -> bool:
-        """Output that comes now may complete a command, or one can be taken soon."""
-        return self._depends() or self._records.waiting
+        """Output that comes now may tell what became of what was typed: it is not just left out."""
+        return self._depends()
+
+    @property
+    def waiting(self) -> bool:
+        """There are commands that may be complete in a while, though nothing happens."""
+        return self._records.waiting
 
     def input(self, at: float, data: bytes) -> None:
         """What the user's terminal sent."""

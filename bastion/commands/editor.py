@@ -139,9 +139,9 @@ class LineEditor:
             for line in self._typed:
                 if line.entered and line.typed:
                     self._records.unechoed(line.at, line.prompt)
-            unknown = TypedLine()
-            unknown.simple = False
-            self._typed = [unknown]
+            rest = TypedLine()
+            rest.simple = False
+            self._typed = [] if self._typed[-1].entered else [rest]
         edit.prompt, column = self._screen.before_cursor()
         self._without_prompt = not edit.prompt.strip()
         edit.anchor = (row, column)

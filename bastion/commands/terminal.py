@@ -16,6 +16,16 @@ MODE_CHANGE = re.compile(rb"\x1b\[\?((?:\d{1,4};){0,4}(?:1|7|47|1047|1049|2004)(
 LONGEST_MODE_CHANGE = 48  # bytes
 
 
+MODES_KEPT = 64  # changes of modes that are kept of output that is skipped
+
+
+def mode_changes(data: bytes) -> bytes:
+    """Of output that is skipped, the last changes of modes that matter."""
+    if b"\x1b" not in data:
+        return b""
+    return b"".join([change[0] for change in MODE_CHANGE.finditer(data)][-MODES_KEPT:])
+
+
 class Observer(Protocol):
     """Is told of what happens on the screen, in order, while it happens."""
 

@@ -91,6 +91,11 @@ class Recorder:
         """Whether up to 3 bytes of a terminal's output wait for the rest of a character; `flush` releases them."""
         return self._transcript.holding
 
+    @property
+    def seconds(self) -> float:
+        """Into the recording."""
+        return time.monotonic() - self._start
+
     def write(self, chunks: list[Chunk]) -> asyncio.Future[list[Chunk]]:
         """Gives back what is on file now and may be passed on."""
         return self._record(self._transcript.take, chunks)

@@ -27,6 +27,14 @@ class Recorder(pumps.Recorder, Protocol):
     def resize(self, columns: int, rows: int) -> Awaitable[None]: ...
 
 
+class Observer(Protocol):
+    """What looks on, for as long as the bridge runs."""
+
+    def seen(self, chunk: Chunk) -> None: ...
+    def resized(self, terminal: Terminal) -> None: ...
+    async def run(self) -> None: ...
+
+
 class Bridge:
     """Two pumps, each as slow as its slowest end, and control (sizes and signals).
 
@@ -39,8 +47,10 @@ class Bridge:
         inbox: Inbox,
         program: Program,
         recorder: Recorder,
+        observer: Observer,
         log_resize: Callable[[Terminal], Awaitable[None]],
     ) -> None:
+        self._observer = observer
         self._inbox = inbox
         self._program = program
         self._recorder = recorder
@@ -49,8 +59,8 @@ class Bridge:
         self._signals: list[str] = []
         self._control = asyncio.Event()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._input = InputPump(inbox, recorder, program, self._over)
-        self._output = OutputPump(program, recorder, client, self._over)
+        self._input = InputPump(inbox, recorder, program, self._over, observer.seen)
+        self._output = OutputPump(program, recorder, client, self._over, observer.seen)
 
     def resize(self, terminal: Terminal) -> None:
         """The terminal has a new size; of several the newest wins."""
@@ -74,9 +84,9 @@ class Bridge:
     async def run(self) -> None:
         """Returns when the program's output has ended, and all of it was passed on.
 
-        Raises Refusal: the recording or the engine failed.
+        Raises Refusal: the recording, the engine or the log failed.
         """
-        tasks = [self._task(self._begin_output()), self._task(self._pump_control())]
+        tasks = [self._task(self._begin_output()), self._task(self._pump_control()), self._task(self._observer.run())]
         self._inbox.on_input = self._input.go
         self._program.on_drained(self._input.go)
         self._input.go()
@@ -112,6 +122,7 @@ class Bridge:
             if self._size is not None:
                 size, self._size = self._size, None
                 await self._recorder.resize(size.columns, size.rows)
+                self._observer.resized(size)
                 await self._log_resize(size)
                 await self._program.resize(size.columns, size.rows)
             while self._signals:

@@ -39,9 +39,10 @@ class Pump(ABC):
     `over` ends both directions, and has the exception where one could not go on.
     """
 
-    def __init__(self, recorder: Recorder, over: asyncio.Future[None]) -> None:
+    def __init__(self, recorder: Recorder, over: asyncio.Future[None], seen: Callable[[Chunk], None]) -> None:
         self._recorder = recorder
         self._over = over
+        self._seen = seen
         self._in_flight = 0
         self._pumping = False
         self._ended = False  # there is no more to take
@@ -84,6 +85,7 @@ class Pump(ABC):
         """All that passes comes through here, in the order in which it was recorded."""
         for chunk in chunks:
             self._deliver(chunk)
+            self._seen(chunk)
         if self._ended and not self._in_flight and not self._finished:
             self._finished = True
             self._finish()
@@ -123,8 +125,15 @@ class Pump(ABC):
 class InputPump(Pump):
     """From the client to the program."""
 
-    def __init__(self, inbox: Inbox, recorder: Recorder, program: Program, over: asyncio.Future[None]) -> None:
-        super().__init__(recorder, over)
+    def __init__(
+        self,
+        inbox: Inbox,
+        recorder: Recorder,
+        program: Program,
+        over: asyncio.Future[None],
+        seen: Callable[[Chunk], None],
+    ) -> None:
+        super().__init__(recorder, over, seen)
         self._inbox = inbox
         self._program = program
 
@@ -147,8 +156,15 @@ class InputPump(Pump):
 class OutputPump(Pump):
     """From the program to the client; its end is the end of both."""
 
-    def __init__(self, program: Program, recorder: Recorder, client: Client, over: asyncio.Future[None]) -> None:
-        super().__init__(recorder, over)
+    def __init__(
+        self,
+        program: Program,
+        recorder: Recorder,
+        client: Client,
+        over: asyncio.Future[None],
+        seen: Callable[[Chunk], None],
+    ) -> None:
+        super().__init__(recorder, over, seen)
         self._program = program
         self._client = client
         self._refused: Callable[[], None] | None = None

@@ -1,6 +1,7 @@
 """What a session works with, handed in by the application."""
 
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from bastion import config
@@ -20,4 +21,5 @@ class Rooms:
     engines: Mapping[str, Engine]  # by name
     reaper: Reaper
     recordings: RecordingStore
+    commands: Executor  # one thread, in which the commands of all sessions are read
     rows: SessionRows

@@ -19,6 +19,7 @@ from bastion.session.bridge import Bridge
 from bastion.session.client import Client, Request
 from bastion.session.destination import allowed, decisions, none_fits, running
 from bastion.session.inbox import Inbox
+from bastion.session.observer import Observer
 from bastion.session.outcome import Outcome, Status, ended, refused
 from bastion.session.picker import listing, pick
 from bastion.session.rooms import Rooms
@@ -52,6 +53,7 @@ class Session:
         self._starting: asyncio.Task[Exec] | None = None
         self._container: Container | None = None
         self._recorder: Recorder | None = None
+        self._observer: Observer | None = None
         self._bridge: Bridge | None = None
         self.row_begun = False
         self._began = time.monotonic()
@@ -138,7 +140,8 @@ class Session:
         try:
             recorder = await self._record(container, decision)
             program = await self._exec(container)
-            self._bridge = Bridge(self._client, self.inbox, program, recorder, self._log_resize)
+            assert self._observer is not None
+            self._bridge = Bridge(self._client, self.inbox, program, recorder, self._observer, self._log_resize)
             if self._terminal is not None and self._resized.is_set():
                 self._bridge.resize(self._terminal)
             if self._output_closed:
@@ -214,7 +217,11 @@ class Session:
             rule=decision.rule,
             recording=str(self._recorder.path),
         )
-        return self._recorder
+        recorder = self._recorder
+        self._observer = Observer(
+            self._log, lambda: recorder.seconds, self._rooms.commands, self._terminal, request.command
+        )
+        return recorder
 
     async def _log_resize(self, terminal: Terminal) -> None:
         await self._log.emit(Event.SESSION_RESIZE, columns=terminal.columns, rows=terminal.rows)
@@ -260,6 +267,8 @@ class Session:
         left_behind = await self._end_program(outcome)
         how = outcome.exit_signal or (outcome.exit_status if outcome.clean else outcome.status.value)
         summary = await self._recorder.close(how) if self._recorder is not None else None
+        if self._observer is not None:
+            await self._observer.finish()
         if self.row_begun:
             await self._log_end(outcome, left_behind, summary)
         elif outcome.reason is not None:

@@ -79,6 +79,22 @@ class Program:
         self.happened.append(("signal", name))
 
 
+class Onlooker:
+    """Sees all and says nothing."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+
+    def seen(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+
+    def resized(self, terminal: Terminal) -> None:
+        pass
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+
 class Recorder:
     """Quick, or so slow that what is written has to wait for `catch_up`."""
 
@@ -130,7 +146,8 @@ class Bridged:
         self.happened = Happened()
         self.client, self.program, self.recorder = (made(self.happened) for made in (Client, Program, Recorder))
         self.inbox = Inbox(lambda: None, lambda: None)
-        self.bridge = Bridge(self.client, self.inbox, self.program, self.recorder, self.log_resize)  # type: ignore[arg-type]  # a part of a Client
+        self.onlooker = Onlooker()
+        self.bridge = Bridge(self.client, self.inbox, self.program, self.recorder, self.onlooker, self.log_resize)  # type: ignore[arg-type]  # a part of a Client
         self.running = asyncio.create_task(self.bridge.run())
 
     async def log_resize(self, terminal: Terminal) -> None:
@@ -155,6 +172,16 @@ async def test_both_ways_through_the_recording_first() -> None:
     for stream, data, end in ((IN, b"in", "program"), (OUT, b"out", "client"), (ERR, b"err", "client")):
         arrived = (end, data if end == "program" else (stream, data))
         assert b.happened.index(("recording", (stream, data))) < b.happened.index(arrived)
+
+
+async def test_what_has_passed_is_observed_in_order() -> None:
+    b = Bridged()
+    b.inbox.feed(b"ls\r")
+    await b.until(lambda: b.happened.of("program"))
+    b.program.say((OUT, b"ls\r\n"), (ERR, b"!"))
+    await b.until(lambda: len(b.happened.of("client")) == 2)
+    assert b.onlooker.chunks == [(IN, b"ls\r"), (OUT, b"ls\r\n"), (ERR, b"!")]
+    await b.end()
 
 
 async def test_a_key_and_its_echo_need_no_turn_of_the_event_loop() -> None:
@@ -283,7 +310,7 @@ async def test_the_first_bytes_of_a_character_are_not_held_for_long() -> None:
 async def test_no_task_outlives_it_and_nothing_passes_any_more() -> None:
     before = asyncio.all_tasks()
     b = Bridged()
-    await b.until(lambda: len(asyncio.all_tasks()) == len(before) + 3)
+    await b.until(lambda: len(asyncio.all_tasks()) == len(before) + 4)
     b.program.say((OUT, b"x"))
     await b.until(lambda: b.happened.of("client"))
     b.running.cancel()
