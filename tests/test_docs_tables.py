@@ -10,7 +10,7 @@ import typer
 
 from bastion.audit.events import ALWAYS, Event
 from bastion.audit.tables import ACTIVE, LOST
-from bastion.cli import app as command_line
+from bastion.cli import command_line
 from bastion.config import Auth, Config, LocalUsers, MaxStartups, Section, load_config
 from bastion.config.loader import _expected
 from bastion.errors import Reason
@@ -69,7 +69,7 @@ def test_every_bastion_command_that_is_named_exists() -> None:
     found = [command for command in names(PROSE) if command.startswith("bastion ")]
     assert len(found) >= 6
     for text in found:
-        command: Any = typer.main.get_command(command_line)
+        command: Any = typer.main.get_command(command_line())
         for word in shlex.split(text.partition("|")[0])[1:]:
             if word.islower() and hasattr(command, "commands"):
                 command = command.commands[word]

@@ -17,6 +17,7 @@ from bastion.auth import totp
 from bastion.auth.certificate import fingerprint, parse
 from bastion.auth.users_file import check_user_name
 from bastion.cli.options import CONFIG_FILE, ConfigFile
+from bastion.cli.recording_keys import recordings
 from bastion.cli.viewer import person
 from bastion.config import Config, load_config
 from bastion.control.client import tell
@@ -123,3 +124,6 @@ def _read(public_key: str) -> bytes:
         return sys.stdin.buffer.read(65536) if public_key == "-" else Path(public_key).read_bytes()
     except OSError as error:
         raise BastionError(f"{printable(public_key)} can not be read: {error.strerror}") from None
+
+
+app.command()(recordings)

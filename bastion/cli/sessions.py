@@ -11,6 +11,8 @@ import typer
 from bastion.audit.search import CommandRow, Filters, Search
 from bastion.audit.sessions import SessionRow
 from bastion.audit.tables import ACTIVE
+from bastion.cli.export import export
+from bastion.cli.grep import grep
 from bastion.cli.listing import (
     App,
     AsCsv,
@@ -28,6 +30,7 @@ from bastion.cli.listing import (
     tell_of_more,
 )
 from bastion.cli.options import CONFIG_FILE, ConfigFile
+from bastion.cli.play import watch
 from bastion.cli.viewer import auditor, database, look
 from bastion.cli.when import when
 from bastion.config import Config, load_config
@@ -145,3 +148,8 @@ def _cells(row: SessionRow) -> Sequence[str]:
 
 def _address(row: SessionRow) -> str:
     return str(Address(row.app_name, row.proc_name, row.instance_no))
+
+
+app.command()(watch)
+app.command()(export)
+app.command()(grep)
