@@ -173,7 +173,7 @@ def database(tmp_path: Path, postgres: Postgres) -> Place:
     (tmp_path / "config.yaml").write_text(text)
     env = {"PGHOST": str(postgres.folder), "PGPORT": str(postgres.port), "PGUSER": "owner"}
     env |= {"BASTION_CONFIG": "config.yaml", "DB_PASSWORD": "of-bastion", "OWNER_PASSWORD": "of-owner"}
-    return Place(tmp_path, env)
+    return Place(tmp_path, env, {"db.example.org": f"127.0.0.1:{postgres.port}"})
 
 
 @pytest.fixture

@@ -74,25 +74,31 @@ def unavailable(engine: AsyncEngine, error: BaseException) -> Unavailable:
     )
 
 
-async def upgrade(config: Database) -> None:
-    """Bring the tables to this version's; nothing is done where they are. Bastions may start at once. ConfigError."""
-    await asyncio.to_thread(_upgrade, _url(config))
+async def upgrade(config: Database, option: str = "database.url") -> None:
+    """Bring the tables to this version's; nothing is done where they are. Bastions may start at once.
+
+    Raises ConfigError that names `option`, where the URL is from.
+    """
+    await asyncio.to_thread(_upgrade, _url(config), option)
 
 
 def grants(role: str) -> str:
     """The SQL that gives a PostgreSQL role what the bastion needs at run time, and takes what is more."""
-    name, tables = '"' + role.replace('"', '""') + '"', ", ".join(metadata.tables)
-    updates = [f"GRANT UPDATE ({', '.join(columns)}) ON {table} TO {name};" for table, columns in UPDATABLE.items()]
-    return "\n".join(
-        [
-            "BEGIN;",
-            f"REVOKE ALL ON {tables}, alembic_version FROM {name};",
-            f"GRANT SELECT ON alembic_version TO {name};",
-            f"GRANT SELECT, INSERT ON {tables} TO {name};",
-            *updates,
-            "COMMIT;",
-        ]
-    )
+    return "\n".join(f"{statement};" for statement in ("BEGIN", *grant_statements(role), "COMMIT"))
+
+
+def grant_statements(role: str) -> list[str]:
+    name, tables = quoted(role), ", ".join(metadata.tables)
+    return [
+        f"REVOKE ALL ON {tables}, alembic_version FROM {name}",
+        f"GRANT SELECT ON alembic_version TO {name}",
+        f"GRANT SELECT, INSERT ON {tables} TO {name}",
+        *(f"GRANT UPDATE ({', '.join(columns)}) ON {table} TO {name}" for table, columns in UPDATABLE.items()),
+    ]
+
+
+def quoted(role: str) -> str:
+    return '"' + role.replace('"', '""') + '"'
 
 
 def place(url: URL) -> str:
@@ -130,7 +136,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _upgrade(url: URL) -> None:
+def _upgrade(url: URL, option: str) -> None:
     # slow to load, and needed only here
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config as AlembicConfig  # noqa: PLC0415
@@ -146,10 +152,10 @@ def _upgrade(url: URL) -> None:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
     except (SQLAlchemyError, OSError) as error:
-        raise ConfigError([f"database.url: {place(url)}: {describe(error)}{_hint(error)}"]) from None
+        raise ConfigError([f"{option}: {place(url)}: {describe(error)}{_hint(error)}"]) from None
     except CommandError as error:
         newer = "its tables are of a newer version of bastion; install that one"
-        raise ConfigError([f"database.url: {place(url)}: {newer} ({describe(error)})"]) from None
+        raise ConfigError([f"{option}: {place(url)}: {newer} ({describe(error)})"]) from None
     finally:
         if engine is not None:
             engine.dispose()

@@ -5,10 +5,11 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.engine import make_url
 
 from bastion.access.console import Console
+from bastion.audit import roles
 from bastion.audit.database import create_engine, describe, place
 from bastion.auth.authenticator import methods
 from bastion.config import Config, Database
@@ -72,9 +73,10 @@ def _database(config: Database) -> Probe:
                 if not await connection.run_sync(lambda there: inspect(there).has_table("alembic_version")):
                     return "no tables yet: bastion db upgrade makes them"
                 version = (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalar()
+                excess = await connection.run_sync(_excess)
         finally:
             await engine.dispose()
-        return f"tables of version {version}"
+        return f"tables of version {version}{excess}"
 
     async def nothing_yet() -> str:
         return "not there yet: the bastion makes it when it starts"
@@ -82,3 +84,12 @@ def _database(config: Database) -> Probe:
     url = make_url(config.url.get_secret_value())
     missing = url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists()
     return Probe("database", place(url), nothing_yet if missing else ask)
+
+
+def _excess(connection: Connection) -> str:
+    """What the role that serves may do beyond what it needs. It is no error: the bastion serves all the same."""
+    if connection.dialect.name != "postgresql":
+        return ""  # who serves owns the file
+    excess = roles.excess(connection, roles.current(connection))
+    more = "; warning: the role may do more than serving needs (bastion db init sets one up that may not)"
+    return f"{more}: {'; '.join(excess)}" if excess else ""

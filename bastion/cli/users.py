@@ -1,7 +1,6 @@
 """bastion users: the users in the local file, and anybody's second factor."""
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +14,7 @@ from bastion.audit.events import Event
 from bastion.auth import publickey, totp
 from bastion.auth.passwords import prepared
 from bastion.auth.users_file import HASHER, User, UsersFile, changing_users, check_group_name, check_user_name
-from bastion.cli.options import CONFIG_FILE, ConfigFile
+from bastion.cli.options import CONFIG_FILE, ConfigFile, PasswordStdin, read_password
 from bastion.cli.viewer import person
 from bastion.config import Config, load_config
 from bastion.control.client import tell
@@ -24,9 +23,6 @@ from bastion.errors import BastionError, Unavailable, printable
 app = typer.Typer(no_args_is_help=True, help="The users in the local file: add, passwd, list; enrol-totp is for all.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name, as in ssh NAME+web.worker.1@bastion.")]
-PasswordStdin = Annotated[
-    bool, typer.Option("--password-stdin", help="Read the password from the first line of standard input.")
-]
 
 
 @app.command()
@@ -133,13 +129,7 @@ def _existing(users: Mapping[str, User], name: str) -> User:
 
 
 def _hashed_password(from_stdin: bool) -> str:
-    if from_stdin:
-        try:
-            password = sys.stdin.buffer.readline().decode().removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise BastionError("the password on standard input is not UTF-8") from None
-    else:
-        password = typer.prompt("Password", hide_input=True, confirmation_prompt="Password, again")
+    password = read_password(from_stdin)
     try:
         return HASHER.hash(prepared(password))
     except ValueError as error:

@@ -10,6 +10,7 @@ from bastion.ssh import host_keys
 from tests.cli.conftest import Run
 from tests.servers.lain import lain
 from tests.servers.oidc import CLIENT, SECRET, Provider
+from tests.servers.postgres import postgres_server
 from tests.servers.process import free_port
 from tests.servers.slapd import PASSWORD, PEOPLE, READER_DN, slapd
 
@@ -79,3 +80,25 @@ def test_nobody_there(bastion: Run, tmp_path: Path) -> None:
     ]
     assert problems[-1].startswith(f"database bastion at 127.0.0.1:{port}/bastion: ")
     assert "hunter2" not in done.stdout + done.stderr
+
+
+def test_a_role_that_may_do_more_than_it_needs_is_warned_of(bastion: Run, tmp_path: Path) -> None:
+    with postgres_server() as server:
+        name = server.create_database()
+        init = ("db", "init", "--owner-url", server.url(name), "--role", "bastion", "--password-stdin")
+        assert bastion(*init, input="correct horse").returncode == 0
+
+        def found(user: str) -> str:
+            engine, database = {"url": f"unix://{tmp_path}/no.sock"}, {"url": server.url(name, user)}
+            path = written(tmp_path, auth={"local": {}}, engines=[engine], database=database)
+            done = bastion("check-config", "--connect", "-c", path)
+            assert "database" not in done.stderr
+            (line,) = [line for line in done.stdout.splitlines() if line.startswith("found       database ")]
+            return re.sub(r" \(\d+ ms\)$", "", line.partition("tables of version ")[2])
+
+        assert re.fullmatch(r"\d+", found("bastion"))
+        more = "warning: the role may do more than serving needs (bastion db init sets one up that may not)"
+        assert found("postgres").endswith(f"; {more}: it is a superuser")
+        with server.connect(name) as owner:
+            owner.execute('GRANT DELETE ON events TO bastion; GRANT UPDATE ("user") ON sessions TO bastion')
+        assert found("bastion").endswith(f"; {more}: DELETE on events; UPDATE (user) on sessions")

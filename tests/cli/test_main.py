@@ -42,6 +42,7 @@ def test_the_installed_command_is_the_same() -> None:
         ["sessions", "list"],
         ["play"],
         ["db"],
+        ["db", "init"],
         ["db", "upgrade"],
         ["db", "grants"],
     ],
