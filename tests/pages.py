@@ -7,8 +7,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 RECORDING = (ROOT / "docs/recording.md").read_text()
+PROOF = (ROOT / "docs/proof.md").read_text()
 CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
-PROSE = re.sub(r"^```.*?^```$", "", README + RECORDING + CHANGELOG, flags=re.MULTILINE | re.DOTALL)
+PROSE = re.sub(r"^```.*?^```$", "", README + RECORDING + PROOF + CHANGELOG, flags=re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -217,6 +217,7 @@ PLACES = {
     "Replay": "security",
     "The recording": "security",
     "The audit log": "security",
+    "Proof": "security",
 }
 
 

@@ -123,7 +123,7 @@ def test_the_rooms_are_those_of_the_package() -> None:
     assert named == rooms | files
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/recording.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/recording.md", "docs/proof.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text()
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):

@@ -16,7 +16,8 @@ DEPTH_LIMIT = 2  # a mapping of mappings (the streams of session.end); what is d
 
 CONNECTION = frozenset({"connection_id", "source_ip", "source_port"})
 SESSION = frozenset({"connection_id", "session_id", "user", "source_ip", "address", "container_id", "engine"})
-ALWAYS = frozenset({"time", "event", "id", "bastion_id"})  # set by the log itself
+ALWAYS = frozenset({"time", "event", "id", "bastion_id", "seq", "prev"})  # set by the log itself
+CHAIN = frozenset({"torn", "signature"})  # and these where they are needed
 
 
 class Event(StrEnum):
@@ -54,6 +55,10 @@ class Event(StrEnum):
     AUDIT_FAILED = "audit.failed", {"sink", "reason"}
     AUDIT_REOPENED = "audit.reopened", ()
     AUDIT_RECOVERED = "audit.recovered", {"sink", "dropped"}
+    # the chain about itself: chain.py
+    AUDIT_HEAD = "audit.head", {"key"}
+    AUDIT_VERIFIED = "audit.verified", {"begins", "entries", "findings"}
+    AUDIT_ACKNOWLEDGED = "audit.acknowledged", {"user", "why", "findings"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +70,12 @@ class Entry:
 
 
 def entry(event: Event, bastion_id: str, fields: Mapping[str, object]) -> Entry:
-    """Make the entry of an event that happens now. TypeError where a field is missing or is the log's own."""
+    """Make the entry of an event that happens now; the chain gives it its place. TypeError where a field is missing or
+    is the log's own.
+    """
     if missing := event.required - fields.keys():
         raise TypeError(f"{event} needs {', '.join(sorted(missing))}")
-    if own := ALWAYS & fields.keys():
+    if own := (ALWAYS | CHAIN) & fields.keys():
         raise TypeError(f"{event}: {', '.join(sorted(own))} is set by the audit log")
     time = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     values = {"time": time, "event": event.value, "id": uuid.uuid4().hex, "bastion_id": bastion_id, **fields}

@@ -38,6 +38,26 @@ END_SESSION = (
 )
 
 
+def append(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
+    """Write `data`: how many bytes of it are written, and why not all."""
+    pending, written = memoryview(data), 0
+    try:
+        while written < len(pending):
+            written += os.write(descriptor, pending[written:])
+    except OSError as error:
+        return written, error
+    return written, None
+
+
+def whole(lines: Sequence[bytes], written: int) -> int:
+    """How many of `lines` are in the first `written` bytes of them, to their end."""
+    for count, line in enumerate(lines):
+        written -= len(line)
+        if written < 0:
+            return count
+    return len(lines)
+
+
 class StandardOutput:
     """One line an event on file descriptor 1."""
 
@@ -51,86 +71,55 @@ class StandardOutput:
         """Nothing to open."""
 
     async def write(self, batch: Sequence[Entry]) -> int:
-        return await self._thread.call(lambda: self._append(1, batch))
+        return await self._thread.call(lambda: self._write(batch))
 
-    def _append(self, descriptor: int, batch: Sequence[Entry]) -> int:
-        """Write whole lines; after a write that was cut short, first end the torn line, which no reader takes for JSON.
-
-        Truncating instead would make followers read the file anew, and is refused on an append-only file.
-        """
-        lines = [entry.line.encode("ascii") + b"\n" for entry in batch]
-        pending = memoryview(b"\n" * self._torn + b"".join(lines))
-        written = 0
-        try:
-            while written < len(pending):
-                written += os.write(descriptor, pending[written:])
-        except OSError:
-            if written:
-                self._torn = pending[written - 1] != ord("\n")
-            written -= len(pending) - sum(map(len, lines))
-            stored = 0
-            while stored < len(lines) and written >= len(lines[stored]):
-                written -= len(lines[stored])
-                stored += 1
-            if not stored:
-                raise
-            return stored
-        self._torn = False
-        return len(lines)
+    def _write(self, batch: Sequence[Entry]) -> int:
+        """Whole lines; after a write that was cut short, first end the torn line, which no reader takes for JSON."""
+        lines = [entry.line.encode() + b"\n" for entry in batch]
+        end = b"#\n" * self._torn
+        written, error = append(1, end + b"".join(lines))
+        stored = whole(lines, written - len(end))
+        if written:
+            self._torn = written > len(end) + sum(map(len, lines[:stored]))
+        if error is not None and not stored:
+            raise error
+        return stored
 
     async def close(self) -> None:
         self._thread.end()
 
 
-class LineFile(StandardOutput):
-    """One line an event, appended to a file (0600 when it is made here).
-
-    When somebody moved the file away (logrotate) or removed it, it is made again; nothing is written to where
-    nobody can read it.
-    """
+class Anchor:
+    """A second file, for signed heads: by them it is seen that the log was rolled back to an older one."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = f"audit.file {path}"
-        self._descriptor: int | None = None
-        super().__init__()
+        self._path = path
+        self.name = f"audit.anchor {path}"
+        self._thread = Thread(self.name)
 
     async def open(self) -> None:
-        """Make the file and its folder where they are missing. OSError."""
-        await self._thread.call(self._make)
-
-    def _make(self) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._current()
+        """Make it where it is missing, but not its folder, which may be a disk that is not mounted. OSError."""
+        await self._thread.call(lambda: self._write([]))
 
     async def write(self, batch: Sequence[Entry]) -> int:
-        return await self._thread.call(lambda: self._append(self._current(), batch))
+        return await self._thread.call(lambda: self._write([entry.line.encode() + b"\n" for entry in batch]))
 
-    def _current(self) -> int:
-        """A descriptor of the file that is at the path now."""
-        if self._descriptor is not None:
-            if self._same():
-                return self._descriptor
-            self._shut()
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        size = os.fstat(self._descriptor).st_size
-        self._torn = size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
-        return self._descriptor
-
-    def _same(self) -> bool:
-        assert self._descriptor is not None
+    def _write(self, lines: Sequence[bytes]) -> int:
+        """Opened each time: it may be on another machine, and be moved away."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
-        except FileNotFoundError:
-            return False
-
-    def _shut(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+            size = os.fstat(descriptor).st_size
+            torn = bool(lines) and size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            _, error = append(descriptor, b"\n" * torn + b"".join(lines))
+            if error is not None:
+                raise error  # what was written is written again: a head may be there twice
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return len(lines)
 
     async def close(self) -> None:
-        self._thread.end(self._shut)
+        self._thread.end()
 
 
 class EventTable:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from bastion.audit import signing
 from bastion.audit.database import upgrade
 from bastion.audit.events import Event
 from bastion.auth import totp
@@ -37,9 +38,10 @@ def keys() -> None:
 
 @app.command()
 def init(config: ConfigFile = CONFIG_FILE) -> None:
-    """Make the keys that are missing, and print the fingerprints of all.
+    """Make the keys that are missing; print fingerprints, and the public key of what signs the audit log.
 
-    Existing keys are never overwritten: users' known_hosts name the host keys, and what another is for, it opens.
+    Existing keys are never overwritten: users' known_hosts name the host keys, and what another is for, it opens. Keep
+    the public key where nobody on this machine can change it, for `bastion audit verify --public-key`.
     """
     loaded = load_config(config)
     paths = loaded.ssh.host_keys
@@ -48,6 +50,10 @@ def init(config: ConfigFile = CONFIG_FILE) -> None:
         all_keys = host_keys.load(paths)
     for path, key, new in zip(paths, all_keys, made, strict=True):
         typer.echo(f"{key.get_algorithm():<20}{key.get_fingerprint()}  {printable(str(path))}{' (new)' if new else ''}")
+    path = loaded.audit.signing_key
+    new = signing.generate(path)
+    line = signing.load(path).public.line
+    typer.echo(f"{'audit log':<20}{line}  {printable(str(path))}{' (new)' if new else ''}")
     if loaded.auth.totp is not None:
         path = loaded.auth.totp.key
         new = totp.make_key(path)

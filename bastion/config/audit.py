@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator, model_va
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from bastion.config.section import InputFile, Section, unique
+from bastion.config.section import InputFile, Seconds, Section, unique
 from bastion.config.ssh import host_and_port
 
 
@@ -67,7 +67,7 @@ class Syslog(Section):
 
 
 class Audit(Section):
-    """The audit log: one JSON object a line."""
+    """The audit log: one JSON object a line, each with the hash of the one before."""
 
     file: Path | None = Path("audit.jsonl")
     stdout: bool = False
@@ -76,6 +76,12 @@ class Audit(Section):
     syslog: Syslog | None = None
     auditors: tuple[str, ...] = ()  # alice, @group: who may see everything
     owners_may_read: bool = False  # an app's owner may see its sessions
+    mode: Literal["strict", "best_effort"] = "strict"
+    signing_key: Path = Path("keys/audit_key")
+    anchor: Path | None = None  # signed heads once more, where whoever changes the file does not get at them
+    head_events: int = Field(100, ge=1)
+    head_interval: Seconds = 60
+    commit_delay: float = Field(0, ge=0, le=0.05)  # seconds that an event waits for others, to share their fsync
 
     @model_validator(mode="after")
     def _some_sink(self) -> Self:

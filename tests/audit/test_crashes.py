@@ -44,9 +44,14 @@ async def one_session(rows: SessionRows, log: AuditLog, session_id: str, told: A
     told(("ended", session_id))
 
 
+def section(folder: Path) -> Audit:
+    """With a key that the next process has, too."""
+    return Audit(file=folder / "audit.jsonl", signing_key=folder / "audit_key")
+
+
 async def work(database: Database, folder: Path, number: int, told: Any) -> None:
     engine = create_engine(database)
-    file = Audit(file=folder / "audit.jsonl")
+    file = section(folder)
     async with AuditLog(file, "b1", engine, folder) as log, SessionRows(engine, "b1") as rows:
         await log.settle()
         await rows.close_lost()
@@ -109,7 +114,7 @@ async def test_the_bastion_is_killed_at_any_moment(empty_database: Database, tmp
     for number in range(ROUNDS):
         acknowledged += killed_after(random.uniform(0, 0.4), empty_database, tmp_path, number)
     engine = create_engine(empty_database)
-    async with AuditLog(Audit(file=tmp_path / "audit.jsonl"), "b1", engine, tmp_path) as log:
+    async with AuditLog(section(tmp_path), "b1", engine, tmp_path) as log:
         assert await log.settle()
     await is_all_there(engine, acknowledged)
     await engine.dispose()
@@ -125,7 +130,7 @@ async def test_postgresql_is_killed_at_any_moment(own_postgres: Postgres, tmp_pa
     engine = create_engine(database)
     acknowledged: list[tuple[str, str]] = []
     async with (
-        AuditLog(Audit(file=tmp_path / "audit.jsonl"), "b1", engine, tmp_path) as log,
+        AuditLog(section(tmp_path), "b1", engine, tmp_path) as log,
         SessionRows(engine, "b1") as rows,
     ):
         numbers = iter(range(1_000_000))

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -21,10 +22,13 @@ from bastion.audit import delivery as delivery_module
 from bastion.audit import log as log_module
 from bastion.audit.database import create_engine, upgrade
 from bastion.audit.events import Entry, Event
+from bastion.audit.files import lines_of
 from bastion.audit.log import AuditLog
 from bastion.audit.tables import events
-from bastion.config import Audit, Database
+from bastion.audit.verify import verify
+from bastion.config import Database
 from bastion.errors import ConfigError, Reason, Unavailable
+from tests.audit.sections import OWN, audit, others
 from tests.audit.waiting import eventually
 from tests.servers.postgres import Postgres
 from tests.servers.process import wait_until
@@ -33,7 +37,7 @@ CONNECTION = {"connection_id": "c1", "source_ip": "192.0.2.7", "source_port": 40
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return others(json.loads(line) for line in path.read_text().splitlines())
 
 
 async def rows(engine: AsyncEngine) -> list[dict[str, Any]]:
@@ -72,7 +76,7 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
 async def test_an_event_is_in_the_file_when_emit_returns_and_then_in_the_table(
     tmp_path: Path, file: Path, database: AsyncEngine
 ) -> None:
-    async with AuditLog(Audit(file=file), "b1", database, tmp_path) as log:
+    async with AuditLog(audit(file), "b1", database, tmp_path) as log:
         connection = log.bind(**CONNECTION)
         await connection.emit(Event.CONNECTION_OPEN)
         await connection.bind(user="alice").emit(
@@ -82,7 +86,7 @@ async def test_an_event_is_in_the_file_when_emit_returns_and_then_in_the_table(
     assert [entry["event"] for entry in written] == ["connection.open", "user.login_failed"]
     assert CONNECTION.items() <= written[0].items()
     assert written[1].items() >= {"user": "alice", "reason": "wrong_credentials", "bastion_id": "b1"}.items()
-    stored = await rows(database)
+    stored = others(await rows(database))
     assert [json.loads(row["entry"]) for row in stored] == written
     assert stored[1]["user"] == "alice"
     assert stored[1]["source_ip"] == "192.0.2.7"
@@ -91,7 +95,7 @@ async def test_an_event_is_in_the_file_when_emit_returns_and_then_in_the_table(
 
 
 async def test_an_identity_is_bound_once(tmp_path: Path, file: Path, sqlite: AsyncEngine) -> None:
-    async with AuditLog(Audit(file=file), "b1", sqlite, tmp_path) as log:
+    async with AuditLog(audit(file), "b1", sqlite, tmp_path) as log:
         bound = log.bind(user="alice")
         with pytest.raises(TypeError, match="user: bound already"):
             bound.bind(user="bob")
@@ -101,22 +105,23 @@ async def test_an_identity_is_bound_once(tmp_path: Path, file: Path, sqlite: Asy
 
 
 async def test_many_at_once_keep_their_order(tmp_path: Path, file: Path, database: AsyncEngine) -> None:
-    async with AuditLog(Audit(file=file), "b1", database, tmp_path) as log:
+    async with AuditLog(audit(file), "b1", database, tmp_path) as log:
         await asyncio.gather(*(emit_numbers(log, n) for n in range(2000)))
         assert numbers(lines(file)) == list(range(2000))
     assert numbers(await rows(database)) == list(range(2000))
 
 
 async def test_standard_output(tmp_path: Path, capfd: pytest.CaptureFixture[str], sqlite: AsyncEngine) -> None:
-    async with AuditLog(Audit(file=None, stdout=True), "b1", sqlite, tmp_path) as log:
+    async with AuditLog(audit(None, stdout=True), "b1", sqlite, tmp_path) as log:
         await emit_numbers(log, 1)
-        assert json.loads(capfd.readouterr().out)["number"] == 1
+        out = capfd.readouterr().out.splitlines()
+    assert [json.loads(line)["event"] for line in out] == [*OWN, "config.reloaded"]
 
 
 async def test_all_sinks_have_it(
     tmp_path: Path, file: Path, capfd: pytest.CaptureFixture[str], sqlite: AsyncEngine
 ) -> None:
-    async with AuditLog(Audit(file=file, stdout=True), "b1", sqlite, tmp_path) as log:
+    async with AuditLog(audit(file, stdout=True), "b1", sqlite, tmp_path) as log:
         await emit_numbers(log, 1, 2)
     assert capfd.readouterr().out == file.read_text()
     assert [row["entry"] for row in await rows(sqlite)] == file.read_text().splitlines()
@@ -124,7 +129,7 @@ async def test_all_sinks_have_it(
 
 async def test_a_file_that_can_not_be_written_stops_the_start(tmp_path: Path, sqlite: AsyncEngine) -> None:
     with pytest.raises(ConfigError, match=r"audit\.file .*: the audit log can not be written: .*Is a directory"):
-        async with AuditLog(Audit(file=tmp_path), "b1", sqlite, tmp_path / "state"):
+        async with AuditLog(audit(tmp_path), "b1", sqlite, tmp_path / "state"):
             pass
 
 
@@ -132,7 +137,7 @@ async def test_what_can_not_be_logged_is_refused(
     tmp_path: Path, sqlite: AsyncEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = tmp_path / "log" / "audit.jsonl"
-    async with AuditLog(Audit(file=file), "b1", sqlite, tmp_path) as log:
+    async with AuditLog(audit(file), "b1", sqlite, tmp_path) as log:
         await emit_numbers(log, 1)
         moved = file.parent.rename(tmp_path / "moved")
         for number in (2, 3):
@@ -145,10 +150,22 @@ async def test_what_can_not_be_logged_is_refused(
         await emit_numbers(log, 4)
         await eventually(lambda: _events(file, "audit.recovered"), "the log says that it was away")
     assert numbers(lines(file)) == [1, 4]
-    # Operators are told once of each outage; other sinks have what the file has not.
+    # Operators are told once of each outage; what was refused is nowhere, and counted.
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
-    assert [row["event"] for row in await rows(sqlite)].count("audit.failed") == 1
-    assert numbers(await rows(sqlite)) == [1, 2, 3, 4]
+    assert [entry["dropped"] for entry in await _events(file, "audit.recovered")] == [2]
+    assert [row["entry"] for row in await rows(sqlite)] == file.read_text().splitlines()
+
+
+async def test_best_effort_goes_on_and_logs_it_afterwards(tmp_path: Path, sqlite: AsyncEngine) -> None:
+    file = tmp_path / "log" / "audit.jsonl"
+    async with AuditLog(audit(file, mode="best_effort"), "b1", sqlite, tmp_path) as log:
+        moved = file.parent.rename(tmp_path / "moved")
+        await emit_numbers(log, 1, 2, 3)
+        moved.rename(file.parent)
+        await eventually(lambda: _events(file, "audit.recovered"), "the log says that it was away")
+        await emit_numbers(log, 4)
+    assert sorted(numbers(lines(file))) == [1, 2, 3, 4]
+    assert [row["entry"] for row in await rows(sqlite)] == file.read_text().splitlines()
 
 
 async def _events(file: Path, name: str) -> list[dict[str, Any]]:
@@ -156,27 +173,29 @@ async def _events(file: Path, name: str) -> list[dict[str, Any]]:
 
 
 async def test_a_file_that_hangs(tmp_path: Path, sqlite: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipe that nobody reads blocks write(2), as a dead network file system does."""
-    monkeypatch.setattr(log_module, "WRITE_LIMIT", 1.0)
+    """As a dead network file system does. What was given up is written once when it moves again, and chained."""
+    monkeypatch.setattr(log_module, "WRITE_LIMIT", 0.5)
     monkeypatch.setattr(log_module, "CLOSE_LIMIT", 0.3)
-    file = tmp_path / "pipe"
-    os.mkfifo(file)
-    async with asyncio.timeout(10):
-        async with AuditLog(Audit(file=file), "b1", sqlite, tmp_path) as log:
+    file, moving, sync = tmp_path / "audit.jsonl", threading.Event(), os.fdatasync
+    async with AuditLog(audit(file, mode="best_effort"), "b1", sqlite, tmp_path) as lenient:
+        monkeypatch.setattr(os, "fdatasync", lambda descriptor: moving.wait(20) and sync(descriptor))
+        await emit_numbers(lenient, 1, 2)
+        moving.set()
+        await eventually(lambda: _has(file, 2), "both are there")
+    assert sorted(numbers(lines(file))) == [1, 2]
+    moving.clear()
+    async with asyncio.timeout(20):
+        async with AuditLog(audit(file), "b1", sqlite, tmp_path) as log:
             with pytest.raises(Unavailable, match="no answer in time"):
-                await _flood(log)
-    drain = os.open(file, os.O_RDONLY | os.O_NONBLOCK)  # lets the thread end
-    assert os.read(drain, 1 << 20)
-    os.close(drain)
-
-
-async def _flood(log: AuditLog) -> None:
-    for _ in range(1000):
-        await log.emit(Event.CONFIG_RELOADED, padding="x" * 4000)
+                await emit_numbers(log, 3)
+            moving.set()
+            await eventually(lambda: _has(file, 3), "it was written after all")
+            await emit_numbers(log, 4)
+    assert verify(lines_of(file), None).findings == []
 
 
 async def test_a_caller_that_is_cancelled_does_not_unwrite(tmp_path: Path, file: Path, sqlite: AsyncEngine) -> None:
-    async with AuditLog(Audit(file=file), "b1", sqlite, tmp_path) as log:
+    async with AuditLog(audit(file), "b1", sqlite, tmp_path) as log:
         for turns in range(20):
             # The second waits behind the first, which the thread is writing.
             tasks = [asyncio.create_task(emit_numbers(log, 2 * turns))]
@@ -203,7 +222,7 @@ def test_hostile_values_reach_every_sink(tmp_path: Path, value: object, file: Pa
     async def check() -> None:
         await upgrade(empty_database)
         engine = create_engine(empty_database)
-        async with AuditLog(Audit(file=file), "b1", engine, tmp_path) as log:
+        async with AuditLog(audit(file), "b1", engine, tmp_path) as log:
             await log.emit(Event.RECORDING_VIEWED, user=value, session_id=value, address=value)
         assert [row["entry"] for row in await rows(engine)] == file.read_text().splitlines()
         await engine.dispose()
@@ -220,11 +239,11 @@ async def test_emit_waits_until_the_event_is_spooled_but_not_for_a_spool_that_fa
         await spooled.wait()
         return await write(self, batch)
 
-    async with AuditLog(Audit(file=file), "b1", sqlite, tmp_path) as log:
+    async with AuditLog(audit(file), "b1", sqlite, tmp_path) as log:
         log._writers[-1]._write = late.__get__(log._delivery)  # where a write is as slow as this test needs it
         emitting = asyncio.create_task(emit_numbers(log, 1))
         await eventually(lambda: _has(file, 1), "the file has it")
-        await asyncio.sleep(2 * log_module.SPOOL_LOOK)
+        await asyncio.sleep(2 * log_module.LOOK)
         assert not emitting.done()
         spooled.set()
         await emitting
@@ -242,7 +261,7 @@ async def test_a_database_that_is_killed_and_comes_back(tmp_path: Path, own_post
     config = Database(url=SecretStr(own_postgres.url(own_postgres.create_database())))
     await upgrade(config)
     engine = create_engine(config)
-    async with AuditLog(Audit(file=file), "b1", engine, tmp_path) as log:
+    async with AuditLog(audit(file), "b1", engine, tmp_path) as log:
         await emit_numbers(log, 0, 1, 2)
         await eventually(lambda: rows(engine), "the first events are in the table")
         running = asyncio.create_task(emit_numbers(log, *range(3, 1000)))
@@ -282,7 +301,7 @@ async def test_a_database_that_hangs(
     config = Database(url=SecretStr(own_postgres.url(own_postgres.create_database())))
     await upgrade(config)
     engine = create_engine(config)
-    async with AuditLog(Audit(file=file), "b1", engine, tmp_path) as log:
+    async with AuditLog(audit(file), "b1", engine, tmp_path) as log:
         await emit_numbers(log, 0)
         await eventually(lambda: rows(engine), "the first event is in the table")
         own_postgres.signal(signal.SIGSTOP)
@@ -292,7 +311,7 @@ async def test_a_database_that_hangs(
     assert time.monotonic() - began < 8
     own_postgres.signal(signal.SIGCONT)
     assert numbers(lines(file)) == list(range(500))
-    async with AuditLog(Audit(file=file), "b1", engine, tmp_path) as log:
+    async with AuditLog(audit(file), "b1", engine, tmp_path) as log:
         assert await log.settle(), "what waited on disk is in the table at the next start"
     assert numbers(await rows(engine)) == list(range(500))
     await engine.dispose()
@@ -307,13 +326,13 @@ async def test_what_the_database_never_gets_is_counted(
     await upgrade(config)
     engine = create_engine(config)
     own_postgres.kill()
-    async with AuditLog(Audit(file=file), "b1", engine, tmp_path) as log:
+    async with AuditLog(audit(file), "b1", engine, tmp_path) as log:
         await emit_numbers(log, *range(200))
         await asyncio.to_thread(own_postgres.start)
         await eventually(lambda: _dropped(file), "the log says how many")
         assert await log.settle()
     missing = 200 - len(numbers(await rows(engine)))
-    assert 0 < missing <= await _dropped(file) <= missing + 2  # audit.failed may be among them
+    assert 0 < missing <= await _dropped(file) <= missing + 5  # audit.failed may be among them
     assert numbers(lines(file)) == list(range(200))
     assert numbers(await rows(engine)) == list(range(200 - missing)), "the oldest stay, in order"
     await engine.dispose()
@@ -329,14 +348,15 @@ from pathlib import Path
 from bastion.audit import log as log_module
 from bastion.audit.database import create_engine, upgrade
 from bastion.audit.events import Event
-from bastion.config import Audit, Database
+from bastion.config import Database
+from tests.audit.sections import audit
 
 async def main(folder):
     log_module.CLOSE_LIMIT = 0.5
     config = Database(url=f"sqlite+aiosqlite:///{folder}/b.db")
     await upgrade(config)
     engine = create_engine(config)
-    config = Audit(file=Path(folder, "audit.jsonl"), stdout=True)
+    config = audit(Path(folder, "audit.jsonl"), stdout=True)
     async with log_module.AuditLog(config, "b1", engine, Path(folder)) as log:
         for number in range(300):
             await log.emit(Event.CONFIG_RELOADED, number=number, padding="x" * 2000)
@@ -367,11 +387,12 @@ from pathlib import Path
 from bastion.audit.database import create_engine
 from bastion.audit.events import Event
 from bastion.audit.log import AuditLog
-from bastion.config import Audit, Database
+from bastion.config import Database
+from tests.audit.sections import audit
 
 async def main(folder):
     engine = create_engine(Database(url=f"sqlite+aiosqlite:///{folder}/b.db"))
-    async with AuditLog(Audit(file=Path(folder, "audit.jsonl")), "b1", engine, Path(folder)) as log:
+    async with AuditLog(audit(Path(folder, "audit.jsonl")), "b1", engine, Path(folder)) as log:
         for number in range(10**9):
             await log.emit(Event.CONFIG_RELOADED, number=number)
             print(number, flush=True)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from bastion.audit import signing
 from bastion.ssh import host_keys
 from tests.cli.conftest import Run
 
@@ -18,7 +19,11 @@ def test_missing_keys_are_made_beside_the_configuration_and_shown(bastion: Run, 
     done = bastion("keys", "init", "-c", config)
     assert done.returncode == 0, done.stderr
     paths = [config.parent / "keys/ssh_host_ed25519_key", config.parent / "keys/ssh_host_rsa_key"]
-    for line, path, key in zip(done.stdout.splitlines(), paths, host_keys.load(paths), strict=True):
+    *lines, last = done.stdout.splitlines()
+    signing_key = config.parent / "keys/audit_key"
+    assert last == f"audit log           {signing.load(signing_key).public.line}  {signing_key} (new)"
+    assert stat.S_IMODE(signing_key.stat().st_mode) == 0o600
+    for line, path, key in zip(lines, paths, host_keys.load(paths), strict=True):
         assert line.split() == [key.get_algorithm(), key.get_fingerprint(), str(path), "(new)"]
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

@@ -15,6 +15,7 @@ from bastion.control.lock import lock, make_folder
 from bastion.control.server import ControlServer
 from bastion.errors import BastionError
 from bastion.model import Identity
+from tests.audit.sections import others
 
 
 class FakeSessions:
@@ -65,7 +66,7 @@ def owned(who: Identity) -> set[str]:
 
 def events(config: Config) -> list[dict[str, Any]]:
     assert config.audit.file is not None
-    return [json.loads(line) for line in config.audit.file.read_text().splitlines()]
+    return others(json.loads(line) for line in config.audit.file.read_text().splitlines())
 
 
 async def raw(config: Config, request: bytes) -> bytes:

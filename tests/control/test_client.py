@@ -29,7 +29,9 @@ async def test_the_bastion_that_runs_writes_the_event(
     monkeypatch.setattr(client, "AuditLog", None)  # this process is not to write
     await searched(config)
     (event,) = events(config)
-    assert event | {"time": "", "id": ""} == {
+    assert event | {"time": "", "id": "", "prev": "", "seq": 0} == {
+        "prev": "",
+        "seq": 0,
         "time": "",
         "event": "audit.searched",
         "id": "",

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from psycopg.rows import dict_row
 
+from tests.audit.sections import others
 from tests.e2e.conftest import Start
 from tests.e2e.terminal import Terminal, on_terminal
 from tests.servers.bastion import BASTION, Bastion, configuration, serving
@@ -150,7 +151,7 @@ def test_every_event_says_who_and_where(either: Bastion, engine: Engine) -> None
     assert either.ssh("alice+vault.db.1", "true").returncode == 1
     assert either.ssh(BUSY, "true", key="bob").returncode == 255
     wait_until(lambda: closed(either, before) == (3, 1), "all is closed")
-    made = [json.loads(line) for line in lines(either)[before:]]
+    made = others(json.loads(line) for line in lines(either)[before:])
     by_connection: dict[str, list[dict[str, Any]]] = {}
     for event in made:
         by_connection.setdefault(event["connection_id"], []).append(event)

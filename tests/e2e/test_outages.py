@@ -179,12 +179,12 @@ def test_an_audit_log_on_a_full_disk(folder: Path, engine: Engine, small_disk: P
         told = [line for line in (folder / "bastion.log").read_text().splitlines() if complaint in line]
         assert len(told) == 1
         assert "No space left on device" in told[0]
-        # What could not be refused any more, the end of a session, is in the table.
+        before = lines(log)
+        filler.unlink()
+        # What could not be refused any more, the end of a session, follows.
         with contextlib.closing(sqlite3.connect(folder / "bastion.db")) as database:
             query = "select count(*) from events where event = 'session.end' and session_id = ?"
             wait_until(lambda: database.execute(query, (session,)).fetchone() == (1,), "its end is in the table")
-        before = lines(log)
-        filler.unlink()
         wait_until(lambda: bastion.ssh(BUSY, "echo in").stdout == b"in\n", "a login")
         names = [entry["event"] for entry in lines(log)[len(before) :]]
         assert {"audit.recovered", "user.login", "session.start"} <= set(names)

@@ -25,11 +25,12 @@ from bastion.auth.method import Method
 from bastion.auth.refusals import refused, unavailable
 from bastion.auth.throttle import Throttle
 from bastion.auth.users_file import HASHER, User, changing_users
-from bastion.config import Audit, Auth, Database, LocalUsers, Penalties, Ssh
+from bastion.config import Auth, Database, LocalUsers, Penalties, Ssh
 from bastion.errors import Reason
 from bastion.model import Identity
 from bastion.session.sessions import Sessions
 from bastion.ssh.listener import Listener
+from tests.audit.sections import audit
 from tests.audit.waiting import eventually
 
 PASSWORD = "correct horse"
@@ -142,7 +143,7 @@ async def serving(folder: Path, method: Asking | None, **ssh: Any) -> AsyncItera
     if method is not None:
         authenticator._methods.insert(0, method)
         authenticator._takes_passwords = False  # else a password is asked for first
-    async with AuditLog(Audit(file=folder / "audit.jsonl"), "b1", engine, folder) as log:
+    async with AuditLog(audit(folder / "audit.jsonl"), "b1", engine, folder) as log:
         section = Ssh(listen=("127.0.0.1:0",), **ssh)
         no_sessions = cast(Sessions, SimpleNamespace(recheck_interval=None))  # nothing is opened here
         keys = [asyncssh.generate_private_key("ssh-ed25519")]
