@@ -48,6 +48,7 @@ class Event(StrEnum):
     COMMAND_ALERTED = "command.alerted", SESSION | {"content", "rule"}
     RECORDING_FAILED = "recording.failed", SESSION | {"reason"}
     RECORDING_VIEWED = "recording.viewed", {"user", "session_id"}
+    RECORDING_PRUNED = "recording.pruned", {"user", "session_id", "recording"}
     AUDIT_SEARCHED = "audit.searched", {"user", "what", "filters"}
     ALERT_RAISED = "alert.raised", {"rule"}
     CONFIG_RELOADED = "config.reloaded", ()

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +14,9 @@ from bastion.audit.events import ITEMS_LIMIT, Event
 from bastion.audit.files import Known, State, anchored, files, in_order, lines_of, state_file
 from bastion.audit.log import AuditLog
 from bastion.audit.signing import PublicKey, load, public_key
-from bastion.audit.verify import Report, verify
+from bastion.audit.verify import Line, Report, verify
 from bastion.cli.options import CONFIG_FILE, ConfigFile
+from bastion.cli.recordings_verified import Recordings
 from bastion.cli.tail import tail
 from bastion.config import Config, load_config
 from bastion.control.lock import make_folder
@@ -44,19 +45,28 @@ def verify_(
     anchor: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Signed heads from elsewhere, such as what syslog has.")
     ] = None,
+    recordings: Annotated[
+        bool, typer.Option("--recordings", help="Also each recording, by the end that the log remembers.")
+    ] = False,
     config: ConfigFile = CONFIG_FILE,
 ) -> None:
     """Read the whole audit log, and name what was changed, removed, added, re-ordered, cut short or rolled back.
 
-    With FILE and --public-key, no configuration is read. The status is 1 where something is found that nobody has
+    With FILE and --public-key alone, no configuration is read. The status is 1 where something is found that nobody has
     acknowledged.
     """
-    loaded = None if logs and key else load_config(config)
+    loaded = None if logs and key and not recordings else load_config(config)
+    files_now = Recordings(loaded) if loaded is not None and recordings else None
     public = _key(key, loaded)
     report = _report(logs, public, _known(None if logs else loaded, public, anchor), loaded)
     for line in _told(report):
         typer.echo(printable(line))
-    raise typer.Exit(1 if report.findings else 0)
+    wrong: list[str] = []
+    if files_now is not None:
+        wrong = files_now.findings(_lines(logs, loaded), complete=report.first == 1)
+        for line in [*wrong, files_now.told]:
+            typer.echo(printable(line))
+    raise typer.Exit(1 if report.findings or wrong else 0)
 
 
 @app.command()
@@ -111,13 +121,19 @@ def _known(config: Config | None, key: PublicKey, anchor: Path | None) -> Known:
 
 
 def _report(logs: Sequence[Path] | None, key: PublicKey, known: Known, config: Config | None) -> Report:
+    return verify(_lines(logs, config), key, known)
+
+
+def _lines(logs: Sequence[Path] | None, config: Config | None) -> Iterator[Line]:
+    """Of the log that is named or configured. BastionError."""
     if not logs:
         assert config is not None
         if config.audit.file is None:
             raise BastionError("audit.file: there is none; name the files that your standard output went to")
         logs = files(config.audit.file)
     try:
-        return verify((line for path in in_order(logs) for line in lines_of(path)), key, known)
+        for path in in_order(logs):
+            yield from lines_of(path)
     except OSError as error:
         raise BastionError(f"{error.filename}: can not be read: {error.strerror}") from None
 

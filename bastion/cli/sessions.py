@@ -31,6 +31,7 @@ from bastion.cli.listing import (
 )
 from bastion.cli.options import CONFIG_FILE, ConfigFile
 from bastion.cli.play import watch
+from bastion.cli.prune import prune
 from bastion.cli.viewer import auditor, database, look
 from bastion.cli.when import when
 from bastion.config import Config, load_config
@@ -153,3 +154,4 @@ def _address(row: SessionRow) -> str:
 app.command()(watch)
 app.command()(export)
 app.command()(grep)
+app.command()(prune)

@@ -20,6 +20,7 @@ TOLD = {  # what the command line may put into the log
     event.value: event
     for event in (
         Event.RECORDING_VIEWED,
+        Event.RECORDING_PRUNED,
         Event.AUDIT_SEARCHED,
         Event.USER_SECOND_FACTOR,
         Event.CERTIFICATE_ISSUED,

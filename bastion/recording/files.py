@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,6 +52,24 @@ def compress(path: Path) -> None:
         raise
     sync_folder(path.parent)
     path.unlink()
+
+
+def newest(path: Path) -> float:
+    """When it was last written to, in Unix time. OSError."""
+    try:
+        return path.with_name(session_of(path) + CAST).stat().st_mtime
+    except FileNotFoundError:
+        return path.with_name(session_of(path) + COMPRESSED).stat().st_mtime
+
+
+def remove(path: Path) -> None:
+    """A recording, for good, and its folders where they are empty then. OSError."""
+    for suffix in (CAST, COMPRESSED):
+        path.with_name(session_of(path) + suffix).unlink(missing_ok=True)
+    sync_folder(path.parent)
+    with contextlib.suppress(OSError):  # others are in it
+        for folder in islice(path.parents, 3):  # DD, MM, YYYY
+            folder.rmdir()
 
 
 def sync_folder(folder: Path) -> None:

@@ -33,6 +33,7 @@ CATALOGUE = {
     "command.alerted": "address connection_id container_id content engine rule session_id source_ip user",
     "recording.failed": "address connection_id container_id engine reason session_id source_ip user",
     "recording.viewed": "session_id user",
+    "recording.pruned": "recording session_id user",
     "audit.searched": "filters user what",
     "alert.raised": "rule",
     "config.reloaded": "",
