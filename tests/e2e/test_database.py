@@ -242,7 +242,7 @@ def echo_times(terminal: Terminal, count: int = 20) -> list[float]:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("how", ["stopped", "frozen"])
+@pytest.mark.parametrize("how", ["stopped", "killed", "frozen"])
 def test_the_database_is_away_in_mid_session(on_postgres: Bastion, postgres: Postgres, how: str, start: Start) -> None:
     bastion = on_postgres
     mine, others = f": {how}; cat", f": {how}; cat; echo end; exit 8"
@@ -253,7 +253,7 @@ def test_the_database_is_away_in_mid_session(on_postgres: Bastion, postgres: Pos
         terminal.expect(rb"before\r\nbefore\r\n")
         other_id = bastion.wait_for_event("session.start", command=others)["session_id"]
         usual = statistics.median(echo_times(terminal))
-        postgres.stop() if how == "stopped" else postgres.signal(signal.SIGSTOP)
+        {"stopped": postgres.stop, "killed": postgres.kill, "frozen": lambda: postgres.signal(signal.SIGSTOP)}[how]()
         try:
             terminal.resize(99, 33)
             bastion.wait_for_event("session.resize", session_id=session_id, columns=99)
@@ -267,13 +267,13 @@ def test_the_database_is_away_in_mid_session(on_postgres: Bastion, postgres: Pos
             # one that ends meanwhile ends as ever
             assert other.communicate(b"in\n", timeout=10)[0] == b"in\nend\n"
             assert other.returncode == 8
-            if how == "stopped":
+            if how != "frozen":
                 done = listed(bastion)
                 assert done.returncode == 1
                 assert "Traceback" not in done.stderr
                 assert str(postgres.folder) in done.stderr
         finally:
-            postgres.start() if how == "stopped" else postgres.signal(signal.SIGCONT)
+            postgres.signal(signal.SIGCONT) if how == "frozen" else postgres.start()
         refused = bastion.wait_for_event("access.denied", reason="audit_unavailable")["session_id"]
         wait_until(lambda: status(bastion, other_id) == "ended", "what ended meanwhile is closed")
         assert status(bastion, session_id) == "active"
