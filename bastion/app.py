@@ -79,7 +79,7 @@ async def _serve(config: Config) -> None:
         engines = {section.name: Engine(section) for section in config.engines}
         for engine in engines.values():
             parts.push_async_callback(engine.close)
-        directory = Directory(list(engines.values()), config.access.protected)
+        directory = Directory(list(engines.values()), config.access.protected, config.guarded_folders)
         parts.push_async_callback(directory.close)
         await directory.start()
         reaper = Reaper()

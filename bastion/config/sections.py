@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
+from sqlalchemy.engine import make_url
 
 from bastion.config.access import Access
 from bastion.config.audit import Audit, Database
@@ -53,6 +54,20 @@ class Config(Section):
     def written_at(self, places: Places) -> Self:
         self._places = places
         return self
+
+    @property
+    def guarded_folders(self) -> tuple[Path, ...]:
+        """Where the trail is, and what says who may enter: no container that has one of them mounted is entered."""
+        folders = {self.state_folder, self.recording.folder, *(key.parent for key in self.ssh.host_keys)}
+        if self._places.file:
+            folders.add(Path(self._places.file).absolute().parent)
+        folders |= {file.parent for file in (self.audit.file, self.audit.signing_key, self.audit.anchor) if file}
+        if self.auth.local is not None:
+            folders.add(self.auth.local.file.parent)
+        url = make_url(self.database.url.get_secret_value())
+        if url.get_backend_name() == "sqlite" and url.database:
+            folders.add(Path(url.database).parent)
+        return tuple(sorted(folders))
 
     def naming_lines(self) -> AbstractContextManager[None]:
         """Where something is only seen to be wrong when it is used: its ConfigError gets the option's file and line."""

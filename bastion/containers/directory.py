@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bastion.containers.engine import Engine
 from bastion.containers.labels import own_ids
-from bastion.containers.watch import Callback, Watch, state_of
+from bastion.containers.watch import Callback, Watch
 from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Address, Container
 
@@ -17,12 +17,13 @@ from bastion.model import Address, Container
 class Directory:
     """The containers of `engines` that have an address. `protected` are names and ids that are never entered.
 
-    The container that this process runs in is protected always.
+    Protected always are the container that this process runs in, and what has mounted one of `folders`, one of that
+    container's volumes, or an engine's socket.
     """
 
-    def __init__(self, engines: Sequence[Engine], protected: tuple[str, ...]) -> None:
-        protected = (*protected, *_own_ids())
-        self._watches = {engine.name: Watch(engine, protected) for engine in engines}
+    def __init__(self, engines: Sequence[Engine], protected: tuple[str, ...], folders: tuple[Path, ...] = ()) -> None:
+        own = _own_ids()
+        self._watches = {engine.name: Watch(engine, protected, own, folders) for engine in engines}
 
     async def start(self) -> None:
         """Returns when each engine is in sync or has not answered once; those are tried again until `close`."""
@@ -64,15 +65,12 @@ class Directory:
         return self._watches[container.engine].subscribe(container.id, callback)
 
     async def refresh(self, container: Container) -> Container:
-        """What the engine itself says of the container now (ContainerInspect).
+        """What the engine itself says of the container now (ContainerInspect), its mounts included.
 
         Raises Refusal NO_SUCH_CONTAINER where it is gone or has lost its address, Unavailable where nobody answers.
         """
         watch = self._watches[container.engine]
-        now = await watch.engine.call(lambda client: client.inspect_container(container.id))
-        labels, image = now["Config"]["Labels"] or {}, now["Config"]["Image"]
-        name = now["Name"].removeprefix("/")
-        refreshed = watch.container(now["Id"], name, image, labels, state_of(now["State"]["Status"]))
+        refreshed = await watch.engine.call(lambda client: watch.inspected(client, container.id))
         if refreshed is None:
             log = f"container {container.id} of engine {container.engine!r} has no address any more"
             raise Refusal(Reason.NO_SUCH_CONTAINER, "The container is gone.", log)

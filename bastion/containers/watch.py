@@ -6,9 +6,10 @@ import json
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -17,6 +18,7 @@ from urllib3.response import BaseHTTPResponse
 
 from bastion.containers.engine import Engine
 from bastion.containers.labels import address_of, is_protected
+from bastion.containers.mounts import Mount, guarded
 from bastion.errors import Refusal
 from bastion.model import Container, ContainerState
 
@@ -62,12 +64,17 @@ class Watch:
     ended with the container then.
     """
 
-    def __init__(self, engine: Engine, protected: tuple[str, ...]) -> None:
+    def __init__(
+        self, engine: Engine, protected: tuple[str, ...], own: tuple[str, ...], folders: tuple[Path, ...]
+    ) -> None:
         self.engine = engine
         self.in_sync = False
         self.containers: dict[str, Container] = {}  # those that have an address, by id
         self._states: dict[str, ContainerState] = {}  # of all
-        self._protected = protected
+        self._protected = (*protected, *own)
+        self._own = own
+        self._folders = folders
+        self._guarded = guarded(engine.section.url, folders, None)
         self._callbacks: defaultdict[str, list[Callback]] = defaultdict(list)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"events-{engine.name}")
         self._tried = asyncio.Event()
@@ -87,13 +94,19 @@ class Watch:
         self._thread.shutdown()  # nothing runs in it any more
 
     def container(
-        self, container_id: str, name: str, image: str, labels: Mapping[str, str], state: ContainerState
+        self,
+        container_id: str,
+        name: str,
+        image: str,
+        labels: Mapping[str, str],
+        state: ContainerState,
+        mounts: Iterable[Mount] = (),
     ) -> Container | None:
-        """The container with its address; None where its labels give none."""
+        """The container with its address; None where its labels give none. Events do not tell of mounts."""
         address = address_of(labels, name, self.engine.cluster)
         if address is None:
             return None
-        protected = is_protected(container_id, name, labels, self._protected)
+        protected = is_protected(container_id, name, labels, self._protected) or self._guarded.mounted(mounts)
         return Container(self.engine.name, container_id, name, image, labels, state, address, protected)
 
     def subscribe(self, container_id: str, callback: Callback) -> Callable[[], None]:
@@ -131,18 +144,35 @@ class Watch:
 
     def ask(self, client: docker.APIClient) -> _Listing:
         """Ask the engine for all containers (ContainerList); blocks, and thousands take some time to read."""
-        listing = _Listing()
-        for item in client.containers(all=True):
+        listing, items = _Listing(), client.containers(all=True)
+        for item in items:
+            if item["Id"].startswith(self._own):
+                # asked for by itself: a listing does not say where volumes are
+                mounts = client.inspect_container(item["Id"])["Mounts"]
+                self._guarded = guarded(self.engine.section.url, self._folders, mounts)
+        for item in items:
             container_id, state = item["Id"], state_of(item["State"])
             # A legacy link shows as a further name, "/other/alias".
             names = [name[1:] for name in item["Names"] or [] if name.count("/") == 1]
             listing.states[container_id] = state
             container = self.container(
-                container_id, names[0] if names else "", item["Image"], item["Labels"] or {}, state
+                container_id,
+                names[0] if names else "",
+                item["Image"],
+                item["Labels"] or {},
+                state,
+                item.get("Mounts") or (),
             )
             if container is not None:
                 listing.containers[container_id] = container
         return listing
+
+    def inspected(self, client: docker.APIClient, container_id: str) -> Container | None:
+        """Ask the engine for one container (ContainerInspect); blocks. None where it has no address any more."""
+        now = client.inspect_container(container_id)
+        labels, image, name = now["Config"]["Labels"] or {}, now["Config"]["Image"], now["Name"].removeprefix("/")
+        state = state_of(now["State"]["Status"])
+        return self.container(now["Id"], name, image, labels, state, now.get("Mounts") or ())
 
     def listed(self, listing: _Listing) -> None:
         """Take over what was listed, and tell subscribers what they missed."""
@@ -181,8 +211,9 @@ class Watch:
             renamed = known and self.container(
                 container_id, attributes.get("name", ""), known.image, known.labels, known.state
             )
-            if renamed is not None:
-                self.containers[container_id] = renamed
+            if known is not None and renamed is not None:
+                # what it mounts is not in the event
+                self.containers[container_id] = replace(renamed, protected=renamed.protected or known.protected)
         elif action in _ACTIONS:
             self._change(container_id, _ACTIONS[action])
             if action in {"destroy", "remove"}:

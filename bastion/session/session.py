@@ -138,6 +138,10 @@ class Session:
         self._container = container
         unsubscribe = self._rooms.directory.subscribe(container, self._container_changed)
         try:
+            # The event of a new container does not tell what it has mounted, so the engine itself is asked.
+            if (now := await self._rooms.directory.refresh(container)).protected:
+                named = self._request.address or container.address
+                raise none_fits(self._request.identity, named, [(now, decision)])
             recorder = await self._record(container, decision)
             program = await self._exec(container)
             assert self._observer is not None

@@ -15,6 +15,7 @@ from bastion.config import (
     Section,
     Ssh,
     host_and_port,
+    load_config,
 )
 
 AUTH = Auth(local=LocalUsers())
@@ -121,3 +122,15 @@ def test_a_configuration_can_not_be_changed() -> None:
     config = Config(auth=AUTH)
     with pytest.raises(ValidationError, match="frozen"):
         config.ssh.max_sessions = 3  # type: ignore[misc] # what is tested
+
+
+def test_the_folders_that_no_container_may_mount(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "auth: {local: {file: users/users.yaml}}\naudit: {file: log/audit.jsonl}\nstate_folder: /srv/state\n"
+        "database: {url: sqlite+aiosqlite:///rows/bastion.db}\n"
+    )
+    folders = {str(folder) for folder in load_config(path).guarded_folders}
+    assert folders == {"/srv/state", f"{tmp_path}"} | {
+        f"{tmp_path}/{name}" for name in ("keys", "log", "recordings", "rows", "users")
+    }

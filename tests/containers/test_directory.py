@@ -37,9 +37,11 @@ async def until(condition: Callable[[], object], what: str, seconds: float = 20)
 
 
 @contextlib.asynccontextmanager
-async def directory_of(*engines: Engine, protected: tuple[str, ...] = ()) -> AsyncIterator[Directory]:
+async def directory_of(
+    *engines: Engine, protected: tuple[str, ...] = (), folders: tuple[Path, ...] = ()
+) -> AsyncIterator[Directory]:
     """A started directory; at its end, nothing of it is left."""
-    directory = Directory(engines, protected)
+    directory = Directory(engines, protected, folders)
     try:
         await directory.start()
         yield directory
@@ -347,6 +349,42 @@ async def test_the_bastions_own_containers_are_marked(engine: DockerEngine, monk
         await until(lambda: the(directory, "own.name").name == "own-renamed", "renamed")
         assert (await directory.refresh(the(directory, "own.itself"))).protected
         assert not (await directory.refresh(the(directory, "own.other"))).protected
+
+
+async def test_what_has_the_trail_mounted_is_marked(
+    engine: DockerEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    trail = tmp_path / "trail"
+    (trail / "recordings").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+
+    def mounting(proc: str, source: str) -> str:
+        return str(engine.app("mounts", proc, volumes=[f"{source}:/mnt:ro"]).id)
+
+    itself = engine.app("mounts", "itself", volumes=["bastion-keys:/keys"])
+    monkeypatch.setattr(socket, "gethostname", lambda: itself.id[:12])
+    expected = {itself.id, mounting("volume", "bastion-keys")}
+    mounting("other-volume", "other-keys")
+    mounting("other", f"{tmp_path}/other")
+    async with directory_of(Engine(config.Engine(url=engine.url)), folders=(trail,)) as directory:
+        marked = {container.id for container in directory.find(Address("mounts")) if container.protected}
+        assert marked == expected  # the trail is in a container here
+    monkeypatch.setattr(socket, "gethostname", lambda: "machine")
+    expected = {
+        mounting("inside", f"{trail}/recordings"),
+        mounting("holds", str(tmp_path)),
+        mounting("socket", engine.url.removeprefix("unix://")),
+    }
+    async with directory_of(Engine(config.Engine(url=engine.url)), folders=(trail,)) as directory:
+        marked = {container.id for container in directory.find(Address("mounts")) if container.protected}
+        assert marked == expected
+        engine.client.containers.get(the(directory, "mounts.inside").id).rename("mounts-renamed")
+        await until(lambda: the(directory, "mounts.inside").name == "mounts-renamed", "renamed")
+        assert the(directory, "mounts.inside").protected
+        new = mounting("new", str(trail))  # its event does not tell of mounts
+        await until(lambda: new in found(directory, "mounts.new"), "known")
+        assert (await directory.refresh(the(directory, "mounts.new"))).protected
+        assert not (await directory.refresh(the(directory, "mounts.other"))).protected
 
 
 async def test_refresh_asks_the_engine_itself(directory: Directory, engine: DockerEngine) -> None:

@@ -85,6 +85,15 @@ def test_the_bastions_own_container_is_in_no_list(bastion: Bastion, engine: Engi
     protected.remove(force=True)
 
 
+def test_nobody_edits_the_trail_through_a_mount(bastion: Bastion, engine: Engine) -> None:
+    for proc, source in (("trail", bastion.folder / "recordings"), ("socket", engine.folder / "docker.sock")):
+        mounting = engine.app("core", proc, 1, volumes=[f"{source}:/mnt"])  # and at once, before any listing knows
+        wait_until(lambda: denied(bastion, f"alice+core.{proc}.1")[1] == "protected_container", "heard of it")  # noqa: B023
+        done, _ = denied(bastion, f"alice+core.{proc}", "touch", "/mnt/x")
+        assert done.stderr.strip() == f"There is no container core.{proc} that you may enter.".encode()
+        mounting.remove(force=True)
+
+
 # Several fit, or none was named.
 
 
