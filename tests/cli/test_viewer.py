@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bastion.audit.database import upgrade
+from bastion.audit.search import Filters
 from bastion.cli import viewer as viewer_module
 from bastion.cli.viewer import Viewer, auditor, look, viewer
 from bastion.config import Audit, Config, load_config
@@ -100,12 +101,14 @@ async def test_an_owner_sees_their_apps_where_that_is_allowed(config: Config, mo
 
 async def test_a_look_is_in_the_log_and_a_refused_one_is_none(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     await upgrade(config.database)
-    assert await look(config, "sessions", {"user": "alice", "app": None}) == Viewer("root", None)
+    async with look(config, "sessions", Filters(user="alice"), like=None) as (_, seen):
+        assert seen == Filters(user="alice", apps=None)
     assert config.audit.file is not None
     (event,) = others(map(json.loads, config.audit.file.read_text().splitlines()))
     assert (event["event"], event["user"], event["what"]) == ("audit.searched", "root", "sessions")
     assert event["filters"] == {"user": "alice"}
     monkeypatch.setenv("SUDO_USER", "daemon")
     with pytest.raises(BastionError):
-        await look(config, "sessions", {})
+        async with look(config, "sessions", Filters()):
+            pass
     assert len(others(map(json.loads, config.audit.file.read_text().splitlines()))) == 1
