@@ -15,6 +15,7 @@ from bastion.audit.files import Known, State, anchored, files, in_order, lines_o
 from bastion.audit.log import AuditLog
 from bastion.audit.signing import PublicKey, load, public_key
 from bastion.audit.verify import Line, Report, verify
+from bastion.cli.database_verified import Rows
 from bastion.cli.options import CONFIG_FILE, ConfigFile
 from bastion.cli.recordings_verified import Recordings
 from bastion.cli.tail import tail
@@ -48,6 +49,9 @@ def verify_(
     recordings: Annotated[
         bool, typer.Option("--recordings", help="Also each recording, by the end that the log remembers.")
     ] = False,
+    database: Annotated[
+        bool, typer.Option("--database", help="Also the rows of the database, by the events that are in the log.")
+    ] = False,
     config: ConfigFile = CONFIG_FILE,
 ) -> None:
     """Read the whole audit log, and name what was changed, removed, added, re-ordered, cut short or rolled back.
@@ -55,8 +59,9 @@ def verify_(
     With FILE and --public-key alone, no configuration is read. The status is 1 where something is found that nobody has
     acknowledged.
     """
-    loaded = None if logs and key and not recordings else load_config(config)
+    loaded = None if logs and key and not recordings and not database else load_config(config)
     files_now = Recordings(loaded) if loaded is not None and recordings else None
+    rows_now = Rows(loaded) if loaded is not None and database else None
     public = _key(key, loaded)
     report = _report(logs, public, _known(None if logs else loaded, public, anchor), loaded)
     for line in _told(report):
@@ -66,6 +71,11 @@ def verify_(
         wrong = files_now.findings(_lines(logs, loaded), complete=report.first == 1)
         for line in [*wrong, files_now.told]:
             typer.echo(printable(line))
+    if rows_now is not None:
+        amiss = rows_now.findings(_lines(logs, loaded), report.tip.seq)
+        for line in [*amiss, *rows_now.told]:
+            typer.echo(printable(line))
+        wrong += amiss
     raise typer.Exit(1 if report.findings or wrong else 0)
 
 
