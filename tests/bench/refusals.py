@@ -1,4 +1,7 @@
-"""Does the time of a refusal tell whether there is such a user? Two distributions for each way to sign in."""
+"""Does the time of an answer tell whether there is such a user? Two distributions for each way to sign in.
+
+The answer to a wrong password or key is a refusal; to somebody who comes with a browser, the link.
+"""
 
 import asyncio
 import contextlib
@@ -15,14 +18,16 @@ from rich.table import Table
 from bastion.auth.users_file import HASHER, User, changing_users
 from tests.servers.bastion import Bastion, serving
 from tests.servers.engine import docker_engine
+from tests.servers.oidc import CLIENT, SCOPE, SECRET, Provider, oidc_provider
 
-NAMES = ("refusal-password", "refusal-key")
+NAMES = ("refusal-password", "refusal-key", "refusal-browser")
+METHODS = {"refusal-password": "password", "refusal-key": "publickey", "refusal-browser": "keyboard-interactive"}
 TRIES = 200  # of each kind of user
 EACH = 4  # tries a user: so few that nobody is throttled
 
 
 class Client(asyncssh.SSHClient):
-    """Tries once, and takes the time from the request to its refusal."""
+    """Tries once, and takes the time from the request to the answer."""
 
     def __init__(self, key: asyncssh.SSHKey | None) -> None:
         self.seconds = 0.0
@@ -40,11 +45,18 @@ class Client(asyncssh.SSHClient):
     def password_auth_requested(self) -> str | None:
         return "wrong" if self._key is None and self._once() else None
 
+    def kbdint_auth_requested(self) -> str | None:
+        return "" if self._asked is None else None
+
+    def kbdint_challenge_received(self, *shown: object) -> list[str] | None:
+        """First a password is asked for; Enter goes to the browser, and what comes then is the link."""
+        return [""] if self._once() else None
+
     def public_key_auth_requested(self) -> asyncssh.SSHKey | None:
         return self._key if self._key is not None and self._once() else None
 
 
-async def refused_after(bastion: Bastion, user: str, key: asyncssh.SSHKey | None) -> float:
+async def answered_after(bastion: Bastion, user: str, method: str, key: asyncssh.SSHKey | None) -> float:
     client = Client(key)
     with contextlib.suppress(asyncssh.PermissionDenied):
         await asyncssh.connect(
@@ -56,22 +68,29 @@ async def refused_after(bastion: Bastion, user: str, key: asyncssh.SSHKey | None
             config=None,
             agent_path=None,
             client_keys=None,
-            preferred_auth="publickey" if key is not None else "password",
+            preferred_auth=method,
         )
     assert client.seconds > 0
     return client.seconds
 
 
 async def distributions(bastion: Bastion, name: str) -> tuple[list[float], list[float]]:
-    """Seconds of the refusals of users that there are, and of users that there are not, in turns."""
+    """Seconds until users that there are were answered, and users that there are not, in turns."""
     key = asyncssh.generate_private_key("ssh-ed25519") if name == "refusal-key" else None
     known: list[float] = []
     unknown: list[float] = []
     tries = [(kind, number) for kind in ("user", "nobody") for number in range(TRIES // EACH) for _ in range(EACH)]
     random.shuffle(tries)
     for kind, number in tries:
-        (known if kind == "user" else unknown).append(await refused_after(bastion, f"{kind}{number}", key))
+        taken = await answered_after(bastion, f"{kind}{number}", METHODS[name], key)
+        (known if kind == "user" else unknown).append(taken)
     return known, unknown
+
+
+def with_browser(provider: Provider) -> dict[str, object]:
+    """The section `auth`, beside the users file."""
+    client = {"client_id": CLIENT, "client_secret": SECRET, "audience": [CLIENT], "scope": SCOPE}
+    return {"oidc": {"issuer": provider.issuer, "ca_file": str(provider.ca_file), "device_flow": True, **client}}
 
 
 def farthest(one: Sequence[float], other: Sequence[float]) -> float:
@@ -83,12 +102,16 @@ def farthest(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def measure(names: Sequence[str]) -> Table:
-    table = Table("refusal of", "5 %, ms", "median, ms", "95 %, ms", "distance", title="Is there such a user?")
+    table = Table("answer to", "5 %, ms", "median, ms", "95 %, ms", "distance", title="Is there such a user?")
     with tempfile.TemporaryDirectory(prefix="bb-") as folder, docker_engine(Path(folder)) as engine:
         with changing_users(Path(folder, "users.yaml")) as users:
             secret = HASHER.hash("right")
             users.update({f"user{number}": User(password=secret) for number in range(TRIES // EACH)})
-        with serving(Path(folder), engine.url) as bastion:
+        Path(folder, "oidc").mkdir()
+        with (
+            oidc_provider(Path(folder, "oidc"), seconds=36_000) as provider,
+            serving(Path(folder), engine.url, auth=with_browser(provider)) as bastion,
+        ):
             for name in names:
                 known, unknown = asyncio.run(distributions(bastion, name))
                 for who, times in (("a user", known), ("nobody", unknown)):
