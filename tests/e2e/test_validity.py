@@ -12,6 +12,7 @@ from bastion.auth.users_file import changing_users
 from tests.e2e.test_certificates import keygen
 from tests.servers.bastion import Bastion, serving
 from tests.servers.engine import Engine
+from tests.servers.slapd import GROUPS, PASSWORD, PEOPLE, READER_DN, slapd
 
 VAULT = "alice+vault.db.1"
 
@@ -48,6 +49,26 @@ async def test_who_leaves_the_team_is_out_of_the_shell(checked: Bastion) -> None
         assert (again.exit_status, again.stdout) == (1, "")
     end = checked.wait_for_event("session.end", status="revoked")
     assert (end["user"], end["reason"]) == ("alice", "not_owner")
+
+
+async def test_who_leaves_a_group_of_the_directory_is_out_as_well(folder: Path, engine: Engine) -> None:
+    (folder / "slapd").mkdir()
+    with slapd(folder / "slapd") as directory:
+        carol, dave = directory.add_user("carol"), directory.add_user("dave")
+        oncall = directory.add_group("oncall", carol, dave)
+        ldap = {"servers": [directory.tls_url], "ca_file": str(directory.ca_file), "search_base": PEOPLE}
+        ldap |= {"bind_dn": READER_DN, "bind_password": PASSWORD, "group_base": GROUPS}
+        access = {"rules": [{"groups": ["oncall"], "apps": ["vault"]}], "recheck_interval": 0.5}
+        with serving(folder, engine.url, auth={"local": None, "ldap": ldap}, access=access) as bastion:
+            signing_in = {"username": "carol+vault.db.1", "password": PASSWORD, "known_hosts": None}
+            async with asyncssh.connect("127.0.0.1", bastion.port, **signing_in) as connection:
+                inside = await connection.create_process("echo in; exec sleep 1000")
+                assert await inside.stdout.readline() == "in\n"
+                directory.remove_member(oncall, carol)
+                done = await inside.wait(timeout=60)
+                assert (done.exit_status, done.stderr) == (255, "You may no longer enter vault.db.1.\n")
+            end = bastion.wait_for_event("session.end", status="revoked")
+            assert (end["user"], end["reason"]) == ("carol", "not_owner")
 
 
 @pytest.mark.parametrize("change", [{"disabled": True}, {"authorized_keys": []}])
