@@ -4,9 +4,6 @@ import base64
 import contextlib
 import hashlib
 import os
-import shlex
-import stat
-import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -20,9 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_public_key,
 )
 
+from bastion.config import key_file
 from bastion.errors import BastionError, ConfigError
-
-MAX_BYTES = 64 * 1024
 
 
 class PublicKey:
@@ -58,22 +54,7 @@ def generate(path: Path) -> bool:
     if os.path.lexists(path):
         return False
     key = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(key)
-                file.flush()
-                os.fsync(descriptor)
-            os.link(unfinished, path)  # unlike a rename, never over a key that somebody made meanwhile
-        finally:
-            Path(unfinished).unlink()
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise ConfigError([f"{path}: can not be made: {error.strerror}"]) from None
-    return True
+    return key_file.create(path, key)
 
 
 def load(path: Path) -> SigningKey:
@@ -95,15 +76,7 @@ def public_key(text: str) -> PublicKey:
 
 def _private(path: Path) -> Ed25519PrivateKey:
     """Raises ValueError with a predicate: "is ..."."""
-    try:
-        # O_NONBLOCK: a FIFO would otherwise wait here for its writer
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            _check(path, os.fstat(file.fileno()))
-            data = file.read(MAX_BYTES)
-    except FileNotFoundError:
-        raise ValueError("does not exist; make it with: bastion keys init") from None
-    except OSError as error:
-        raise ValueError(f"can not be read: {error.strerror}") from None
+    data = key_file.read(path)
     with contextlib.suppress(ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it has a passphrase
         key = load_ssh_private_key(data, None)
         if isinstance(key, Ed25519PrivateKey):
@@ -111,12 +84,3 @@ def _private(path: Path) -> Ed25519PrivateKey:
     raise ValueError(
         "is no Ed25519 key without a passphrase; make another with: bastion keys init, once it is out of the way"
     )
-
-
-def _check(path: Path, status: os.stat_result) -> None:
-    """Nobody but the owner; what root gives its service's group to read is fine."""
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("is not a file; a private key is right")
-    mode = stat.S_IMODE(status.st_mode)
-    if mode & 0o007 or (mode & 0o077 and status.st_uid == os.geteuid()):
-        raise ValueError(f"has mode {mode:04o}: others can read it; mend it with: chmod 600 {shlex.quote(str(path))}")

@@ -2,12 +2,10 @@
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import hmac
-import os
 import secrets
-import stat
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bastion.auth.refusals import unavailable
 from bastion.config import Totp as TotpSection
+from bastion.config import key_file
 from bastion.errors import ConfigError, Reason, Refusal, printable
 from bastion.model import Identity
 
@@ -126,38 +125,18 @@ def decrypted(key: bytes, user: str, data: bytes) -> str:
 
 def make_key(path: Path) -> bool:
     """Make the key file (mode 0600); False when there is something already. Raises ConfigError."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(base64.b64encode(secrets.token_bytes(32)) + b"\n")
-                file.flush()
-                os.fsync(descriptor)
-            os.link(unfinished, path)  # never over a key that is there
-        finally:
-            Path(unfinished).unlink()
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise ConfigError([f"{path}: can not be made: {error.strerror}"]) from None
-    return True
+    return key_file.create(path, base64.b64encode(secrets.token_bytes(32)) + b"\n")
 
 
 def load_key(path: Path) -> bytes:
     """Raises ConfigError."""
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
-                raise ConfigError([f"auth.totp.key: {path} has mode {mode:04o}; mend it with: chmod 600 {path}"])
-            key = base64.b64decode(file.read(1024).strip(), validate=True)
-    except FileNotFoundError:
-        raise ConfigError([f"auth.totp.key: {path} does not exist; make it with: bastion keys init"]) from None
-    except OSError as error:
-        raise ConfigError([f"auth.totp.key: {path} can not be read: {error.strerror}"]) from None
-    except binascii.Error:
-        key = b""
+        content = key_file.read(path)
+    except ValueError as error:
+        raise ConfigError([f"auth.totp.key: {path} {error}"]) from None
+    key = b""
+    with contextlib.suppress(binascii.Error):
+        key = base64.b64decode(content.strip(), validate=True)
     if len(key) != 32:
         raise ConfigError([f"auth.totp.key: {path} is no key; bastion keys init makes one, once it is out of the way"])
     return key
