@@ -22,11 +22,12 @@ def create(path: Path, content: bytes) -> bool:
                 file.write(content)
                 file.flush()
                 os.fsync(descriptor)
-            os.link(unfinished, path)  # unlike a rename, never over a key that somebody made meanwhile
+            try:
+                os.link(unfinished, path)  # unlike a rename, never over a key that somebody made meanwhile
+            except FileExistsError:
+                return False
         finally:
             Path(unfinished).unlink()
-    except FileExistsError:
-        return False
     except OSError as error:
         raise ConfigError([f"{path}: can not be made: {error.strerror}"]) from None
     return True

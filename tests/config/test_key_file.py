@@ -15,7 +15,7 @@ def test_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert not key_file.create(path, b"two")
     assert key_file.read(path) == b"one"
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-    assert os.listdir(path.parent) == ["a_key"], "nothing unfinished is left"
+    assert list(path.parent.iterdir()) == [path], "nothing unfinished is left"
 
 
 def test_a_link_that_leads_nowhere_is_not_followed(tmp_path: Path) -> None:
