@@ -40,7 +40,8 @@ def sso(servers_folder: Path, bastion: Bastion, engine: Engine, provider: Provid
         "opaque_tokens": "introspection",
     }
     engine.app("sso", "front", 1, owners="@app-web")
-    with serving(folder, engine.url, auth={"oidc": oidc, "local": {"file": "users.yaml"}}) as started:
+    auth = {"oidc": oidc, "local": {"file": "users.yaml"}, "disconnect_expired": True}
+    with serving(folder, engine.url, auth=auth) as started:
         yield started
 
 
@@ -57,6 +58,15 @@ def test_a_token_opens_its_owners_door_and_no_other(sso: Bastion, provider: Prov
     for path in sso.folder.rglob("*"):
         assert not path.is_file() or token.encode() not in path.read_bytes()
         assert not path.is_file() or opaque.encode() not in path.read_bytes()
+
+
+def test_a_session_ends_with_the_token_that_opened_it(sso: Bastion, provider: Provider) -> None:
+    token = provider.signed(exp=int(time.time()) + 12)
+    done = by_password(sso, WEB, token, "echo in; exec sleep 1000")
+    assert done.stdout == b"in\n"
+    assert b"What you signed in with has expired: sign in anew." in done.stderr
+    assert done.returncode == 255
+    sso.wait_for_event("session.end", user="alice", status="revoked", reason="credential_expired")
 
 
 @pytest.mark.parametrize("client", ["openssh", "plink", "dbclient", "asyncssh", "ssh2"])
