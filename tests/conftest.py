@@ -35,7 +35,7 @@ def engine(servers_folder: Path) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def podman(servers_folder: Path) -> Iterator[Engine]:
-    folder = servers_folder / "podman"
+    folder = servers_folder / "pod"  # the demo's tests have another podman/
     folder.mkdir()
     with podman_engine(folder) as started:
         yield started

@@ -10,6 +10,7 @@ import pytest
 from bastion.audit.database import create_engine, upgrade
 from bastion.audit.sessions import SessionRows
 from bastion.config import Database, load_config
+from tests.audit.sections import others
 from tests.audit.test_search import typed
 from tests.audit.test_sessions import begin
 from tests.cli.conftest import Run
@@ -74,7 +75,7 @@ def test_pages(bastion: Run, config: Path) -> None:
 
 def test_the_search_is_in_the_audit_log(bastion: Run, config: Path) -> None:
     bastion("commands", "search", "--like", "x\x1b", "--user", "bob", "--confidence", "exact", "-c", config)
-    (event,) = map(json.loads, (config.parent / "audit.jsonl").read_text().splitlines())
+    (event,) = others(map(json.loads, (config.parent / "audit.jsonl").read_text().splitlines()))
     assert (event["event"], event["what"], event["user"]) == ("audit.searched", "commands", "root")
     assert event["filters"] == {"user": "bob", "like": "x\x1b", "confidence": ["exact"]}
 
