@@ -59,7 +59,8 @@ class Engine:
         future.add_done_callback(self._running.discard)
         limit = timeout or self.section.timeout
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), limit)
+            async with asyncio.timeout(limit):  # asyncio.wait_for may swallow a cancellation (Python 3.11)
+                return await asyncio.wrap_future(future)
         except TimeoutError as error:
             self._unavailable(f"no answer within {limit:g} s", error)
         except APIError as error:

@@ -237,14 +237,17 @@ def test_an_engine_that_is_stuck_when_the_client_vanishes(bastion: Bastion, engi
     wait_until(lambda: left(engine, container, "7783"), "the program runs")
     os.kill(engine.process.pid, signal.SIGSTOP)
     try:
+        before = len(bastion.events("user.login"))
         starting = start(command(bastion, "alice+stuck.main.1", "sleep 7784"))
-        session = bastion.wait_for_event("session.start", address="stuck.main.1", command="sleep 7784")["session_id"]
+        wait_until(
+            lambda: len(bastion.events("user.login")) > before, "its session begins with a question to the engine"
+        )
         for client in (running, starting):
             client.kill()
             client.wait()
         bastion.wait_for_event("connection.close", connection_id=bastion.events("connection.open")[-1]["connection_id"])
     finally:
         os.kill(engine.process.pid, signal.SIGCONT)
-    bastion.wait_for_event("session.end", session_id=session)
+    bastion.wait_for_event("session.end", address="stuck.main.1")
     wait_until(lambda: len(engine.processes(container)) == 1, "all is gone", 30)
     container.remove(force=True)
