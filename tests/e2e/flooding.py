@@ -5,6 +5,7 @@ import itertools
 import random
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -154,8 +155,12 @@ def flooding(flood: Flood, bastion: Bastion) -> Iterator[None]:
 
 def kill_again_and_again(folder: Path, engine: Engine, rounds: int) -> Found:
     """`folder` may have a bastion's keys and users; it keeps its log and its database from one start to the next."""
-    shared = folder / "flood"
-    shared.mkdir()
+    # Not below the bastion's own folder: whoever has that mounted is not entered.
+    with tempfile.TemporaryDirectory(prefix="bf-") as shared:
+        return _kill_again_and_again(folder, Path(shared), engine, rounds)
+
+
+def _kill_again_and_again(folder: Path, shared: Path, engine: Engine, rounds: int) -> Found:
     (shared / "numbers").write_bytes(NUMBERS)
     container = engine.app("flood", "main", 1, volumes={str(shared): {"bind": "/flood", "mode": "rw"}})
     found, last, port = Found(), None, free_port()
