@@ -78,7 +78,7 @@ class Flood:
                     waiting.pop(session).send_signal(signal.SIGSTOP)
             return not waiting
 
-        wait_until(all_wait, "all flood", 150)
+        wait_until(all_wait, "all flood", 60)
         for client in self._clients:
             client.send_signal(signal.SIGCONT)
 

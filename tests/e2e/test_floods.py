@@ -8,7 +8,7 @@ from tests.e2e.flooding import ROUNDS_IN_A_TEST, SESSIONS, Found, kill_again_and
 from tests.servers.engine import Engine
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
 def test_what_clients_and_containers_received_is_recorded_whenever_the_bastion_is_killed(
     folder: Path, engine: Engine
 ) -> None:
