@@ -3,11 +3,15 @@
 import asyncio
 import contextlib
 import os
+import sqlite3
+import tempfile
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import aiosqlite
 from sqlalchemy import Connection, Engine, Insert, Table, event, text
 from sqlalchemy import create_engine as create_sync_engine
 from sqlalchemy.dialects import postgresql, sqlite
@@ -36,9 +40,7 @@ def create_engine(config: Database) -> AsyncEngine:
     url = _url(config)
     if url.drivername == POSTGRESQL:
         return create_async_engine(url, connect_args=_options(url), pool_pre_ping=True, hide_parameters=True)
-    # mode=rw: a file that is not there is an error, and not made (upgrade() makes it)
-    url = url.set(database=f"file:{quote(str(url.database))}", query={"mode": "rw", "uri": "true"})
-    engine = create_async_engine(url, connect_args={"timeout": SQLITE_WAIT}, hide_parameters=True)
+    engine = create_async_engine(url, async_creator=partial(_connect_sqlite, str(url.database)), hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     return engine
 
@@ -129,6 +131,19 @@ def _options(url: URL) -> dict[str, Any]:
     return {name: value for name, value in POSTGRESQL_OPTIONS.items() if name not in url.query}
 
 
+async def _connect_sqlite(file: str) -> aiosqlite.Connection:
+    # mode=rw: a file that is not there is an error, and not made (upgrade() makes it)
+    uri = f"file:{quote(file)}?mode=rw"
+    connection = aiosqlite.connect(uri, uri=True, timeout=SQLITE_WAIT, check_same_thread=False)
+    connection._thread.daemon = True  # as SQLAlchemy does where it makes the connection: none holds up the exit
+    try:
+        return await connection
+    except BaseException:
+        # It still has to tell this event loop that it ends, and fails with a traceback where that is closed by then.
+        await asyncio.to_thread(connection._thread.join)
+        raise
+
+
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
@@ -166,8 +181,9 @@ def _migration_engine(url: URL) -> Engine:
     if url.drivername == POSTGRESQL:
         return create_sync_engine(url, connect_args=_options(url), hide_parameters=True)
     assert url.database is not None
-    # made here, since SQLite would make it readable by everybody
-    os.close(os.open(url.database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    if not Path(url.database).exists():
+        _make_sqlite(Path(url.database))
+    os.close(os.open(url.database, os.O_RDWR | os.O_CLOEXEC))  # says why where it can not be
     engine = create_sync_engine(
         url.set(drivername="sqlite"), connect_args={"timeout": UPGRADE_WAIT}, hide_parameters=True
     )
@@ -182,6 +198,20 @@ def _migration_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
+
+
+def _make_sqlite(path: Path) -> None:
+    """An empty database that others find whole, and nobody else may read. OSError.
+
+    SQLite itself would make it readable by everybody, and fails at once where two change it to a write-ahead log.
+    """
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=path.parent) as folder:
+        made = Path(folder, path.name)
+        made.touch(0o600)
+        with contextlib.closing(sqlite3.connect(made)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        with contextlib.suppress(FileExistsError):  # another bastion was sooner
+            os.link(made, path)
 
 
 def _lock(connection: Connection) -> None:

@@ -3,6 +3,8 @@ import multiprocessing
 import os
 import sqlite3
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from pydantic import SecretStr
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, inspect, make_url, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from bastion.audit.database import create_engine, describe, grants, upgrade
+from bastion.audit.database import _migration_engine, create_engine, describe, grants, upgrade
 from bastion.audit.tables import metadata
 from bastion.config import Database
 from bastion.errors import ConfigError
@@ -65,6 +68,36 @@ def test_bastions_that_start_at_once(empty_database: Database) -> None:
     for process in processes:
         process.join(20)
     results.close()
+
+
+def test_a_new_file_is_there_with_its_write_ahead_log_or_not_at_all(tmp_path: Path) -> None:
+    """SQLite fails at once, and does not wait, where two change the same file to one."""
+    start = threading.Barrier(4)
+
+    def make_each() -> None:
+        for number in range(30):
+            start.wait(20)
+            _migration_engine(make_url(f"sqlite+aiosqlite:///{tmp_path}/{number}.db")).dispose()
+
+    with ThreadPoolExecutor(4) as makers:
+        for made in [makers.submit(make_each) for _ in range(4)]:
+            made.result()
+    files = {path.name: path for path in tmp_path.iterdir()}
+    assert files.keys() == {f"{number}.db" for number in range(30)}
+    for path in files.values():
+        assert path.read_bytes()[18:20] == b"\2\2"  # https://www.sqlite.org/fileformat.html#file_format_version_numbers
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_a_connection_that_fails_leaves_no_thread_behind(tmp_path: Path) -> None:
+    """It would speak to an event loop that may be closed by then, in the middle of whatever comes next."""
+    engine = create_engine(Database(url=SecretStr(f"sqlite+aiosqlite:///{tmp_path}/nowhere.db")))
+    before = set(threading.enumerate())
+    for _ in range(50):
+        with pytest.raises(OperationalError):
+            await engine.connect()
+        assert [one for one in set(threading.enumerate()) - before if "_connection_worker_thread" in one.name] == []
+    await engine.dispose()
 
 
 async def test_a_failed_upgrade_leaves_nothing(empty_database: Database, tmp_path: Path) -> None:
