@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bastion.audit.database import create_engine, upgrade
@@ -220,10 +220,30 @@ async def test_one_fsync_serves_all_that_came_meanwhile(
     synced: list[int] = []
     sync = os.fdatasync
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: (synced.append(descriptor), sync(descriptor)))
-    async with AuditLog(audit(file, commit_delay=0.05), "b1", engine, file.parent) as log:
+    async with AuditLog(audit(file), "b1", engine, file.parent) as log:
         synced.clear()
         await asyncio.gather(*(log.emit(Event.CONFIG_RELOADED, number=number) for number in range(100)))
         assert 1 <= len(synced) <= 3
+
+
+async def test_a_commit_is_late_by_what_is_configured_and_serves_all_that_came_by_then(
+    file: Path, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    sync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: (synced.append(descriptor), sync(descriptor)))
+    async with AuditLog(audit(file, commit_delay=0.05), "b1", engine, file.parent) as log:
+        synced.clear()
+        began = asyncio.get_running_loop().time()
+        emitted = []
+        for number in range(4):  # each when those before could have been written
+            emitted.append(asyncio.create_task(log.emit(Event.CONFIG_RELOADED, number=number)))
+            await asyncio.sleep(0.002)
+        await asyncio.gather(*emitted)
+        assert 0.05 <= asyncio.get_running_loop().time() - began < 1
+        assert len(synced) == 1
+    with pytest.raises(ValidationError, match="less than or equal to 0.05"):
+        audit(file, commit_delay=0.06)
 
 
 async def test_what_is_not_on_the_disk_is_not_acknowledged(

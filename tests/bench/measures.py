@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -38,8 +39,13 @@ def login_to_prompt(side: Side) -> float:
     return taken * 1000
 
 
-def echo_of_a_key(side: Side, keys: int = 300) -> float:
-    """Microseconds (median of `keys`) from a key to its echo by the container's terminal."""
+def echo_of_a_key(side: Side) -> float:
+    """Microseconds (median) from a key to its echo by the container's terminal."""
+    return statistics.median(echo_times(side))
+
+
+def echo_times(side: Side, keys: int = 300) -> list[float]:
+    """Microseconds of each."""
     with on_terminal(side.command("echo ready; exec cat > /dev/null", terminal=True)) as terminal:
         terminal.expect(rb"ready\r\n")
         times = []
@@ -48,13 +54,13 @@ def echo_of_a_key(side: Side, keys: int = 300) -> float:
             began = time.perf_counter()
             terminal.type(key)
             terminal.expect(key)
-            times.append(time.perf_counter() - began)
+            times.append((time.perf_counter() - began) * 1e6)
             if i % 60 == 59:
                 terminal.type(b"\r")
                 terminal.expect(rb"\r\n")
         terminal.type(b"\r\x04")
         terminal.wait()
-    return sorted(times)[len(times) // 2] * 1e6
+    return times
 
 
 def download(side: Side) -> float:

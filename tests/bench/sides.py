@@ -56,10 +56,9 @@ class DockerExec:
 
 
 class BastionSide:
-    name = "bastion"
-
-    def __init__(self, bastion: Bastion) -> None:
+    def __init__(self, bastion: Bastion, name: str = "bastion") -> None:
         self._bastion = bastion
+        self.name = name
         self.port, self.user, self.key = bastion.port, "alice+bench.main.1", bastion.folder / "alice_key"
 
     def command(self, words: str | None, *, terminal: bool) -> list[str]:

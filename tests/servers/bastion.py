@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,13 +149,15 @@ def configuration(engine_url: str, port: int, changes: Mapping[str, Any]) -> dic
 
 
 @contextlib.contextmanager
-def serving(folder: Path, engine_url: str, port: int | None = None, **changes: Any) -> Iterator[Bastion]:
+def serving(
+    folder: Path, engine_url: str, port: int | None = None, program: Sequence[str] = BASTION, **changes: Any
+) -> Iterator[Bastion]:
     """`bastion serve` in `folder`, which keeps its keys, users and files from one start to the next."""
     port = port or free_port()
     (folder / "config.yaml").write_text(yaml.safe_dump(configuration(engine_url, port, changes)))
     if not (folder / "keys").exists():
         make_folder(folder)
-    command = [*BASTION, "serve", "-c", f"{folder}/config.yaml"]
+    command = [*program, "serve", "-c", f"{folder}/config.yaml"]
     log = folder / "bastion.log"
     with running(command, log, cwd=folder) as process:
         wait_until(lambda: accepts(port) or process.poll() is not None, "the bastion listens")
