@@ -15,6 +15,7 @@ from sqlalchemy.types import NullType
 from bastion.audit.chain import parse
 from bastion.audit.database import reading
 from bastion.audit.events import Event
+from bastion.audit.progress import UnderWay
 from bastion.audit.sinks import COMMAND_COLUMNS
 from bastion.audit.tables import ACTIVE, LOST, REFUSED, commands, events, sessions
 from bastion.audit.verify import Line, What
@@ -22,7 +23,6 @@ from bastion.model import Address
 
 BATCH = 500  # entries or rows a question
 PAGE = 4096  # positions that are remembered in one number
-CRASH = timedelta(seconds=10)  # emit() waits for the spool for less: older entries are not what a crash left behind
 BEGINNING = timedelta(seconds=60)  # between a session's row and its session.start is much less
 _CUT = "...(cut, "  # what events.py appends to a long value; the row of a session has it whole
 
@@ -49,8 +49,7 @@ class Compared:
 
     rows: int = 0  # of `events` that are as they were written
     older: int = 0  # rows of entries in front of the oldest file
-    waiting: int = 0  # entries behind the last one that has its row, and sessions that are about to begin
-    crashed: list[tuple[int, int]] = field(default_factory=list)  # entries that a crash kept from the database
+    waiting: int = 0  # entries that are under way, and sessions that are about to begin
     findings: list[RowFinding] = field(default_factory=list)
 
 
@@ -71,24 +70,29 @@ async def last_position(engine: AsyncEngine) -> int:
         return await connection.scalar(select(func.max(events.c.position))) or 0
 
 
-async def compare(engine: AsyncEngine, position: int, lines: Iterable[Line], last: int) -> Compared:
+async def compare(
+    engine: AsyncEngine, position: int, under_way: UnderWay, lines: Iterable[Line], last: int
+) -> Compared:
     """Hold the rows against the entries in `lines` up to number `last`, in batches: one bit a row is remembered.
 
     `position` is that of the last row before the log was read: each row up to it has its entry, and later ones are not
-    asked for theirs. BastionError; OSError of the lines.
+    asked for theirs. `under_way` was asked before, too. BastionError; OSError of the lines.
     """
-    return await _Comparison(engine, position).run(lines, last)
+    return await _Comparison(engine, position, under_way).run(lines, last)
 
 
 class _Comparison:
-    def __init__(self, engine: AsyncEngine, last: int) -> None:
+    def __init__(self, engine: AsyncEngine, last: int, under_way: UnderWay) -> None:
         self.result = Compared()
+        self._under_way = under_way
         self._engine = engine
         self._last = last  # position in `events`
         self._seen: dict[int, int] = defaultdict(int)
         self._first = 0  # entry of the log
         self._bastions: set[str] = set()
-        self._gap: list[_Entry] = []  # the first and the last of the entries in a row that have none
+        self._pending: list[tuple[int, str]] = []  # number and id of entries that may have no row yet
+        self._gap: list[int] = []  # the first and the last of the entries in a row that should have one
+        self._before: dict[Table, tuple[int, int]] = {}  # the row that came last, and its entry
         self._newest: datetime | None = None  # of the entries that have their row
         self._processors = {
             column: column.type.dialect_impl(engine.dialect).bind_processor(engine.dialect)
@@ -104,8 +108,8 @@ class _Comparison:
             stored = await self._compare_events(batch)
             await self._compare_commands([one for one in stored if one.fields["event"] == Event.SESSION_COMMAND])
             await self._compare_sessions(batch, {one.seq for one in stored})
-        if self._gap:
-            self.result.waiting += self._gap[1].seq - self._gap[0].seq + 1
+        self.result.waiting += len(self._pending)
+        self._close_gap()
         await self._find_added_events()
         await self._find_added_commands()
         await self._find_added_sessions()
@@ -122,9 +126,14 @@ class _Comparison:
         for one in batch:
             row = rows.get(one.fields["id"])
             if row is None:
-                self._gap = [self._gap[0] if self._gap else one, one]
+                if self._under_way.may_be_missing(one.seq, one.fields["id"]):
+                    self._pending.append((one.seq, str(one.fields["id"])))
+                else:
+                    self._removed(one.seq)
                 continue
-            self._close_gap(one)
+            if self._pending:
+                await self._look_again()
+            self._in_order(events, row, one)
             stored.append(one)
             self._newest = one.moment
             self._seen[row["position"] // PAGE] |= 1 << row["position"] % PAGE
@@ -133,16 +142,39 @@ class _Comparison:
             self.result.rows += self._same(events, f"row {row['position']}", row, expected, one)
         return stored
 
-    def _close_gap(self, following: _Entry) -> None:
-        if not self._gap:
+    async def _look_again(self) -> None:
+        """A later entry has its row. Since they come in order, these have theirs now, or had it once."""
+        pending, self._pending = self._pending, []
+        for start in range(0, len(pending), BATCH):
+            part = pending[start : start + BATCH]
+            ids = await self._ask(select(events.c.id).where(events.c.id.in_([id_ for _, id_ in part])))
+            there = {row["id"] for row in ids}
+            for seq, id_ in part:
+                if id_ in there:
+                    self.result.waiting += 1  # it came meanwhile
+                else:
+                    self._removed(seq)
+
+    def _removed(self, seq: int) -> None:
+        if self._gap and seq == self._gap[1] + 1:
+            self._gap[1] = seq
             return
-        first, last = self._gap
-        self._gap = []
-        if following.fields["event"] == Event.AUDIT_VERIFIED and last.moment - first.moment < CRASH:
-            self.result.crashed.append((first.seq, last.seq))
-            return
-        which = f"entry {first.seq}" if first.seq == last.seq else f"entries {first.seq} to {last.seq}"
-        self._found(What.REMOVED, events, which, f"no row, and entry {following.seq} has one")
+        self._close_gap()
+        self._gap = [seq, seq]
+
+    def _close_gap(self) -> None:
+        if self._gap:
+            first, last = self._gap
+            self._gap = []
+            which = f"entry {first}" if first == last else f"entries {first} to {last}"
+            self._found(What.REMOVED, events, which, "no row, and it is not under way any more")
+
+    def _in_order(self, table: Table, row: Fields, one: _Entry) -> None:
+        position, seq = self._before.get(table, (row["position"] - 1, 0))
+        if row["position"] < position:
+            detail = f"of entry {one.seq}, and in front of row {position} of entry {seq}"
+            self._found(What.REORDERED, table, f"row {row['position']}", detail)
+        self._before[table] = row["position"], one.seq
 
     async def _compare_commands(self, entries: Sequence[_Entry]) -> None:
         """Their rows came in the same transaction as those of `events`."""
@@ -157,6 +189,7 @@ class _Comparison:
             if row is None:
                 self._found(What.REMOVED, commands, f"entry {one.seq}", "no row of this session.command")
                 continue
+            self._in_order(commands, row, one)
             expected = {name: one.fields.get(name) for name in COMMAND_COLUMNS}
             expected |= {"command_id": one.fields["id"], "created_at": one.moment}
             session = begun.get(one.fields["session_id"])

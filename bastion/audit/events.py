@@ -56,6 +56,7 @@ class Event(StrEnum):
     AUDIT_FAILED = "audit.failed", {"sink", "reason"}
     AUDIT_REOPENED = "audit.reopened", ()
     AUDIT_RECOVERED = "audit.recovered", {"sink", "dropped"}
+    AUDIT_CAUGHT_UP = "audit.caught_up", {"sink", "late", "removed"}
     # the chain about itself: chain.py
     AUDIT_HEAD = "audit.head", {"key"}
     AUDIT_VERIFIED = "audit.verified", {"begins", "entries", "findings"}

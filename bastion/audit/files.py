@@ -88,6 +88,26 @@ def in_order(paths: Iterable[Path]) -> list[Path]:
     return sorted(numbers, key=lambda path: numbers[path])
 
 
+def lines_behind(path: Path, number: int, last: int) -> Iterator[bytes]:
+    """The entries of a log behind one number up to another, also from its rotated files. OSError."""
+    for one in _files_from(path, number + 1) if number < last else ():
+        for line in lines_of(one):
+            fields = parse(line.raw) if line.whole else None
+            if fields is not None and number < int(str(fields["seq"])) <= last:
+                yield line.raw
+
+
+def _files_from(path: Path, number: int) -> list[Path]:
+    """Those that may have this entry, and later ones."""
+    found: list[Path] = []
+    for one in reversed(files(path)):
+        found.insert(0, one)
+        first = next((fields for line in lines_of(one) if (fields := parse(line.raw)) is not None), None)
+        if first is not None and int(str(first["seq"])) <= number:
+            break
+    return found
+
+
 def lines_of(path: Path) -> Iterator[Line]:
     """The lines of a file, also of a compressed one. OSError."""
     with path.open("rb") as plain:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from bastion.audit.chain import TORN, Chain
 from bastion.audit.events import Entry, Event
@@ -31,6 +31,10 @@ class Ledger:
     async def open(self) -> None:
         """Find out where the log goes on. OSError; Touched where it must not."""
         await self._thread.call(self._open)
+
+    def behind(self, number: int) -> Iterator[bytes]:
+        """The lines of the entries behind that one, up to the last that open() has found: none can be read again."""
+        return iter(())
 
     async def write(self, batch: Sequence[Entry]) -> int:
         """Returns how many of `batch` are on record. OSError when none is; Touched."""

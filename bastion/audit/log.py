@@ -90,7 +90,8 @@ class AuditLog(BoundLog):
             self._sinks.append(Anchor(config.anchor))
         if config.syslog is not None:
             self._sinks.append(Syslog(config.syslog))
-        self._delivery = Delivery(EventTable(database), state_folder / "spool", self._changed)
+        table = EventTable(database)
+        self._delivery = Delivery(bastion_id, table, state_folder, self._changed, self._caught_up)
         self._sinks.append(self._delivery)
         self._writers: list[Writer[Entry]] = []
         self._spooled: asyncio.Future[Exception | None] | None = None
@@ -131,7 +132,7 @@ class AuditLog(BoundLog):
             )
             for sink in sinks
         ]
-        self._delivery.start()
+        self._delivery.start(self._ledger.behind)
         await self._put_head()
         self._heads = asyncio.create_task(self._sign(config.head_interval), name="audit heads")
         return self
@@ -139,6 +140,9 @@ class AuditLog(BoundLog):
     async def __aexit__(self, *_: object) -> None:
         self._heads.cancel()
         await asyncio.wait({self._heads})
+        with contextlib.suppress(TimeoutError):  # what the database's sink has to say of it, too, is in the log then
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await self.settle()
         ledger, *others = self._writers
         await self._put_head()
         lost = await asyncio.gather(*(writer.close(CLOSE_LIMIT) for writer in others))
@@ -222,6 +226,12 @@ class AuditLog(BoundLog):
             dropped, self._refused = dropped + self._refused, 0
         _logger.warning("%s: the audit log is written there again; %d events lost", writer.name, dropped)
         self._note(Event.AUDIT_RECOVERED, sink=writer.name, dropped=dropped)
+
+    def _caught_up(self, delivery: Delivery, late: int, removed: int) -> None:
+        """What the log had has its rows now. After a crash it is a few entries; `removed` had them once."""
+        told = _logger.error if removed else _logger.warning
+        told("%s: %d entries of the log had no row there, %d of them not any more", delivery.name, late, removed)
+        self._note(Event.AUDIT_CAUGHT_UP, sink=delivery.name, late=late, removed=removed)
 
     def _note(self, event: Event, **fields: object) -> None:
         made = entry(event, self._bastion_id, fields)

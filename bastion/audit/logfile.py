@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bastion.audit.chain import START, Chain, Tip, digest
 from bastion.audit.events import Event
-from bastion.audit.files import Known, State, anchored, files, lines_of, numbered, state_file, sync_folder
+from bastion.audit.files import Known, State, anchored, files, lines_behind, lines_of, numbered, state_file, sync_folder
 from bastion.audit.ledger import Ledger, PassOn
 from bastion.audit.signing import PublicKey
 from bastion.audit.verify import Finding, Line, Report, What, verify
@@ -52,6 +52,7 @@ class LogFile(Ledger):
         self._state = State(state_file(path))
         self._file: int | None = None
         self._size = 0
+        self._opened_at = 0  # the number of the last entry then
         self._carried = False  # what is torn is in the file before this one
         self._touched: Touched | None = None
 
@@ -70,8 +71,14 @@ class LogFile(Ledger):
             report = self._begun_anew(tip, known, report.torn)
         self._torn = os.pread(self._file, report.torn, self._size - report.torn)
         self._chain.tip = Tip(max(report.tip.seq, *known, 0), report.tip.hash)
+        self._opened_at = self._chain.tip.seq
         self._chain.unsigned = self._chain.tip.seq - report.signed
         self._judge(report, begins=not report.entries)
+
+    def behind(self, number: int) -> Iterator[bytes]:
+        if self.findings:
+            return iter(())  # nobody knows which of them the bastion has written
+        return lines_behind(self.path, number, self._opened_at)
 
     def _begun_anew(self, tip: Tip, known: Known, torn: int) -> Report:
         """The file is new, or a crash cut its first line short: the one before it has to be somewhere."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from bastion.audit.chain import parse
 from bastion.audit.database import insert_new
 from bastion.audit.events import Entry, Event
 from bastion.audit.tables import ACTIVE, LOST, Utc, commands, events, sessions
@@ -135,6 +136,14 @@ class EventTable:
 
     async def open(self) -> None:
         """The engine connects when it is first used."""
+
+    async def last(self, bastion_id: str) -> int:
+        """The number of the entry whose row of this bastion is the last; 0 where there is none, or no number in it."""
+        asked = select(events.c.entry).where(events.c.bastion_id == bastion_id).order_by(events.c.position.desc())
+        async with self._engine.connect() as connection:
+            line = await connection.scalar(asked.limit(1))
+        fields = parse(str(line).encode())
+        return int(str(fields["seq"])) if fields is not None else 0
 
     async def write(self, batch: Sequence[Entry]) -> int:
         rows = [

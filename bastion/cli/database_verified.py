@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from bastion.audit.comparison import Compared, compare, last_position
 from bastion.audit.database import create_engine
+from bastion.audit.progress import under_way
 from bastion.audit.verify import Line
 from bastion.config import Config
 
@@ -15,6 +16,7 @@ class Rows:
     def __init__(self, config: Config) -> None:
         self.told: list[str] = []
         self._config = config
+        self._under_way = under_way(config.state_folder)
         self._last = asyncio.run(self._position())
 
     def findings(self, lines: Iterable[Line], last: int) -> list[str]:
@@ -24,10 +26,7 @@ class Rows:
         if compared.older:
             self.told.append(f"database: {compared.older} events are older than the oldest file: not compared")
         if compared.waiting:
-            where = "they wait in the spool, or are on their way"
-            self.told.append(f"database: {compared.waiting} at the end are not there: {where}")
-        for first, last_kept in compared.crashed:
-            self.told.append(f"database: entries {first} to {last_kept}: a crash kept them from it")
+            self.told.append(f"database: {compared.waiting} are not there yet: they are under way")
         return [str(finding) for finding in compared.findings]
 
     async def _position(self) -> int:
@@ -40,6 +39,6 @@ class Rows:
     async def _compare(self, lines: Iterable[Line], last: int) -> Compared:
         engine = create_engine(self._config.database)
         try:
-            return await compare(engine, self._last, lines, last)
+            return await compare(engine, self._last, self._under_way, lines, last)
         finally:
             await engine.dispose()

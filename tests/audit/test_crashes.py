@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import signal
+from collections.abc import Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,10 +17,14 @@ from pydantic import SecretStr
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from bastion.audit.comparison import Compared, compare, last_position
 from bastion.audit.database import create_engine, upgrade
 from bastion.audit.events import Event
+from bastion.audit.files import lines_of
 from bastion.audit.log import AuditLog
+from bastion.audit.progress import under_way
 from bastion.audit.sessions import SessionRows
+from bastion.audit.spool import Spool
 from bastion.audit.tables import commands, events, sessions
 from bastion.config import Audit, Database
 from tests.audit.test_sessions import begin
@@ -118,6 +123,52 @@ async def test_the_bastion_is_killed_at_any_moment(empty_database: Database, tmp
         assert await log.settle()
     await is_all_there(engine, acknowledged)
     await engine.dispose()
+
+
+def killed_before_the_spool(database: Database, folder: Path) -> None:
+    """A process that ends where its log has a session.command, and its spool has not: no signal could be timed so."""
+    append = Spool.append
+
+    def append_or_die(self: Spool, lines: Sequence[bytes]) -> None:
+        if any(b'"session.command"' in line for line in lines):
+            os.kill(os.getpid(), signal.SIGKILL)
+        append(self, lines)
+
+    Spool.append = append_or_die  # type: ignore[method-assign]
+    asyncio.run(work(database, folder, 0, lambda _: None))
+
+
+async def test_killed_between_the_log_and_the_spool(empty_database: Database, tmp_path: Path) -> None:
+    """What the log alone has is no tampering before the next start, and in the database after it."""
+    await upgrade(empty_database)
+    running = fresh.Process(target=killed_before_the_spool, args=(empty_database, tmp_path))
+    running.start()
+    await asyncio.to_thread(running.join, 30)
+    assert running.exitcode == -signal.SIGKILL
+    engine = create_engine(empty_database)
+    logged = [line.raw.decode() for line in lines_of(tmp_path / "audit.jsonl")]
+    assert any('"session.command"' in line for line in logged)
+    assert [line for line in await entries(engine) if '"session.command"' in line] == []
+
+    async def compared() -> Compared:
+        position, way = await last_position(engine), under_way(tmp_path)
+        return await compare(engine, position, way, lines_of(tmp_path / "audit.jsonl"), 10**9)
+
+    crashed = await compared()
+    assert crashed.findings == []
+    assert crashed.rows < len(logged)
+    async with AuditLog(section(tmp_path), "b1", engine, tmp_path) as log:
+        assert await log.settle()
+        assert (await entries(engine))[: len(logged)] == logged
+    after = await compared()
+    await engine.dispose()
+    assert after.findings == []
+    assert after.rows == len(list(lines_of(tmp_path / "audit.jsonl")))
+
+
+async def entries(engine: AsyncEngine) -> list[str]:
+    async with engine.connect() as connection:
+        return list(await connection.scalars(select(events.c.entry).order_by(events.c.position)))
 
 
 async def _has(acknowledged: list[tuple[str, str]], count: int) -> bool:

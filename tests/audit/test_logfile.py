@@ -242,7 +242,7 @@ async def test_a_commit_is_late_by_what_is_configured_and_serves_all_that_came_b
         await asyncio.gather(*emitted)
         assert 0.05 <= asyncio.get_running_loop().time() - began < 1
         assert len(synced) == 1
-    with pytest.raises(ValidationError, match="less than or equal to 0.05"):
+    with pytest.raises(ValidationError, match=r"less than or equal to 0\.05"):
         audit(file, commit_delay=0.06)
 
 

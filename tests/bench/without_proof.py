@@ -1,4 +1,4 @@
-"""`python -P tests/bench/without_proof.py serve -c FILE`: the bastion with nothing hashed, signed or brought to the disk.
+"""`python -P tests/bench/without_proof.py serve -c FILE`: the bastion, nothing hashed, signed or brought to the disk.
 
 Only to compare with. It is a stand-in of the benchmark's own and no option of the bastion: an audit trail that its
 operator can switch the proof off of proves nothing, and nobody should be able to by mistake.

@@ -9,7 +9,7 @@ from bastion.audit.database import create_engine, upgrade
 from bastion.audit.log import AuditLog
 from bastion.audit.sessions import SessionRows
 from bastion.config import Config, load_config
-from tests.audit.test_comparison import one_session
+from tests.audit.trail import one_session
 from tests.cli.conftest import Run
 
 
