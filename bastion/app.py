@@ -84,9 +84,8 @@ async def _serve(config: Config) -> None:
         await directory.start()
         reaper = Reaper()
         parts.push_async_callback(reaper.close, DRAIN_GRACE)
-        if not await log.settle():  # what ended before the crash is not to be taken for lost
-            raise ConfigError(["database.url: what waits in state_folder for the database can not be written"])
         await _close_lost(rows, log, recordings, reaper, engines, directory)
+        parts.push_async_callback(_end, asyncio.create_task(recordings.compress_left(rows.over)))
         lain = config.access.lain
         console = Console(lain, lain.console) if lain is not None and lain.console is not None else None
         if console is not None:
@@ -133,8 +132,10 @@ async def _close_lost(
 ) -> None:
     """Say of the sessions that a crash cut short that they are lost, and end what they left running.
 
-    Their recordings end where they end now: from here on the log knows.
+    Their recordings end where they end now: from here on the log knows. ConfigError.
     """
+    if not await log.settle():  # what ended before the crash is not to be taken for lost
+        raise ConfigError(["database.url: what waits in state_folder for the database can not be written"])
     try:
         known = {container.id: container for container in directory.all()}
     except Unavailable:

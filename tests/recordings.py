@@ -3,16 +3,16 @@
 import contextlib
 from pathlib import Path
 
-from bastion.recording.files import CAST, open_lines, session_of
+from bastion.recording.files import CAST, newest, open_lines, session_of
 
 
 def recordings(folder: Path) -> list[Path]:
     """The oldest first, by the name that each has while it grows."""
-    found: dict[Path, int] = {}
+    found: dict[Path, float] = {}
     for path in folder.rglob("*.cast*"):
-        with contextlib.suppress(FileNotFoundError):  # it has just been compressed
+        with contextlib.suppress(FileNotFoundError):  # it has just been removed
             if path.suffix != ".part":
-                found.setdefault(path.with_name(session_of(path) + CAST), path.stat().st_mtime_ns)
+                found.setdefault(path.with_name(session_of(path) + CAST), newest(path))
     return sorted(found, key=lambda path: found[path])
 
 

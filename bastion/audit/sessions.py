@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from sqlalchemy import Executable, update
+from sqlalchemy import Executable, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from bastion.audit.database import describe, unavailable
+from bastion.audit.database import describe, reading, unavailable
 from bastion.audit.tables import ACTIVE, LOST, REFUSED, sessions
 from bastion.audit.writer import Writer
 from bastion.model import Container
@@ -134,6 +134,16 @@ class SessionRows:
                 return [SessionRow(**row) for row in (await connection.execute(lost)).mappings()]
         except (SQLAlchemyError, OSError) as error:
             raise unavailable(self._database, error) from None
+
+    async def over(self, session_ids: Sequence[str]) -> Sequence[str]:
+        """Which of these sessions of this bastion have ended. Unavailable where the database does not answer."""
+        asked = select(sessions.c.session_id).where(
+            sessions.c.session_id.in_(session_ids),
+            sessions.c.bastion_id == self._bastion_id,
+            sessions.c.status != ACTIVE,
+        )
+        async with reading(self._database) as connection:
+            return list(await connection.scalars(asked))
 
     async def _execute(self, batch: Sequence[Executable]) -> int:
         async with self._database.begin() as connection:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 import zstandard
 
 CAST, COMPRESSED = ".cast", ".cast.zst"
+PART = COMPRESSED + ".part"  # of a compression that is under way, or that a crash cut short
 LEVEL = 3  # of zstd
 CHUNK = 1 << 20  # bytes
 
@@ -37,7 +38,7 @@ def compress(path: Path) -> None:
     if not path.exists():
         return
     target = path.with_name(session_of(path) + COMPRESSED)
-    part = target.with_name(target.name + ".part")
+    part = path.with_name(session_of(path) + PART)
     try:
         with path.open("rb") as plain, os.fdopen(_create(part), "wb") as packed:
             compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, write_content_size=True)
@@ -64,7 +65,7 @@ def newest(path: Path) -> float:
 
 def remove(path: Path) -> None:
     """A recording, for good, and its folders where they are empty then. OSError."""
-    for suffix in (CAST, COMPRESSED):
+    for suffix in (CAST, COMPRESSED, PART):
         path.with_name(session_of(path) + suffix).unlink(missing_ok=True)
     sync_folder(path.parent)
     with contextlib.suppress(OSError):  # others are in it

@@ -3,19 +3,20 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from bastion import config
-from bastion.errors import Reason, Refusal
+from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Terminal
 from bastion.recording.asciicast import Header, RecordingError, encode_header, encode_sealed_header
 from bastion.recording.chain import Chain
-from bastion.recording.files import CAST, COMPRESSED, session_of
+from bastion.recording.files import CAST, COMPRESSED, newest, session_of
 from bastion.recording.integrity import Verdict, verify
 from bastion.recording.packer import Packer
 from bastion.recording.recorder import Recorder, describe
@@ -23,6 +24,8 @@ from bastion.recording.sealing import Sealer
 from bastion.recording.tape import Tape
 from bastion.recording.writers import Writers
 
+BATCH = 500  # sessions that are asked about at once
+_logger = logging.getLogger(__name__)
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
@@ -124,11 +127,11 @@ class RecordingStore:
 
     def all(self) -> list[Path]:
         """Every recording, the latest first, by the name that it has while it grows."""
-        found: dict[Path, tuple[Path, int]] = {}
+        found: dict[Path, tuple[Path, float]] = {}
         for path in self._section.folder.glob(f"*/*/*/*{CAST}*"):
-            with contextlib.suppress(FileNotFoundError):  # it has just been compressed
+            with contextlib.suppress(FileNotFoundError):  # it has just been removed
                 if path.name.endswith((CAST, COMPRESSED)):
-                    found[path.with_name(session_of(path) + CAST)] = path.parent, path.stat().st_mtime_ns
+                    found[path.with_name(session_of(path) + CAST)] = path.parent, newest(path)
         return sorted(found, key=lambda path: found[path], reverse=True)
 
     async def close_lost(self, session_id: str) -> Verdict | None:
@@ -140,6 +143,23 @@ class RecordingStore:
             return None
         self._packer.pack(path)
         return verdict
+
+    async def compress_left(self, over: Callable[[Sequence[str]], Awaitable[Collection[str]]]) -> None:
+        """Compress what a crash, or a shutdown that had no time for it, has left as it was.
+
+        `over` says which of these sessions have ended: another bastion may record into the same folder.
+        """
+        left = await asyncio.to_thread(self._uncompressed)
+        for start in range(0, len(left), BATCH):
+            paths = {session_of(path): path for path in left[start : start + BATCH]}
+            try:
+                for session_id in await over(list(paths)):
+                    self._packer.pack(paths[session_id])
+            except Unavailable as outage:
+                _logger.warning("%d recordings stay uncompressed until the next start: %s", len(paths), outage.log_text)
+
+    def _uncompressed(self) -> list[Path]:
+        return list(self._section.folder.glob(f"*/*/*/*{CAST}"))
 
     async def close(self) -> None:
         """Writes what is still queued and ends the threads. Recordings are to be closed before."""

@@ -117,6 +117,16 @@ async def test_what_a_crash_left_is_lost_and_only_that(rows: SessionRows, databa
     assert (await status(rows))["left"] == "ended"
 
 
+async def test_those_that_are_over_are_the_bastions_own(rows: SessionRows, database: AsyncEngine) -> None:
+    async with SessionRows(database, "b2") as others:
+        for name in ("ended", "runs"):
+            await begin(rows, name)
+            await begin(others, f"other {name}")
+    for name in ("ended", "other ended"):
+        await end(database, name, "ended")
+    assert await rows.over(["ended", "runs", "other ended", "other runs", "never"]) == ["ended"]
+
+
 async def test_many_at_once(rows: SessionRows, database: AsyncEngine) -> None:
     async def one(number: int) -> None:
         await begin(rows, f"s{number:03}")

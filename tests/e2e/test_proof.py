@@ -71,3 +71,31 @@ def test_a_session_that_runs_is_not_pruned(folder: Path, engine: Engine, start: 
         done = run(bastion, "sessions", "prune", "--older-than", "0s")
         assert (done.stdout, done.returncode) == ("", 0)
         assert len(list((folder / "recordings").rglob("*.cast"))) == 1
+
+
+def test_what_a_shutdown_left_uncompressed_is_compressed_or_pruned(folder: Path, engine: Engine) -> None:
+    with serving(folder, engine.url) as bastion:
+        for _ in range(2):
+            assert bastion.ssh("alice+web.busy.1", "echo all is well").returncode == 0
+        wait_until(lambda: len(recordings(bastion)) == 2, "the recordings are compressed", 20)
+    left = [unpack(path) for path in recordings(bastion).values()]
+    verified = run(bastion, "audit", "verify", "--recordings")
+    assert "2 recordings are as they were written, 0 were pruned" in verified.stdout
+    with serving(folder, engine.url) as bastion:
+        wait_until(lambda: len(recordings(bastion)) == 2, "the next start compresses them", 20)
+        wait_until(lambda: not any(path.exists() for path in left), "once each", 20)
+    left = [unpack(path) for path in recordings(bastion).values()]
+    left[0].with_name(left[0].name + ".zst.part").write_bytes(b"a crash cut it short")
+    pruned = run(bastion, "sessions", "prune", "--older-than", "0s")
+    assert (len(pruned.stdout.splitlines()), pruned.returncode) == (2, 0)
+    assert list((folder / "recordings").iterdir()) == []
+    verified = run(bastion, "audit", "verify", "--recordings")
+    assert "0 recordings are as they were written, 2 were pruned" in verified.stdout
+
+
+def unpack(path: Path) -> Path:
+    """As it was before it was compressed."""
+    left = path.with_suffix("")
+    left.write_bytes(zstandard.ZstdDecompressor().decompress(path.read_bytes()))
+    path.unlink()
+    return left

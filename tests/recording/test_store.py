@@ -3,10 +3,11 @@
 import asyncio
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Literal
+from unittest import mock
 
 import pytest
 
@@ -106,6 +107,49 @@ async def test_found_by_id_or_unique_beginning(store: RecordingStore) -> None:
         store.find("abc")
     with pytest.raises(RecordingError, match="no recording of a session q"):
         store.find("q")
+
+
+async def test_one_that_is_compressed_meanwhile_is_there_all_the_same(tmp_path: Path) -> None:
+    """Else the verification would say that somebody has removed it."""
+    store = RecordingStore(Recording(folder=tmp_path / "recordings"))
+    path = await record(store, "abc")
+    await until(lambda: not path.exists())
+    await store.close()
+    path.write_bytes(content(path))
+    path.with_name("abc.cast.zst").unlink()
+    listed = store._section.folder.glob
+
+    def glob(pattern: str) -> Iterator[Path]:
+        found = list(listed(pattern))
+        compress(path)
+        return iter(found)
+
+    folder = mock.Mock(glob=glob)  # the moment between two looks of one call can not be had otherwise
+    store._section = store._section.model_construct(folder=folder)
+    assert store.all() == [path]
+    path.with_name("abc.cast.zst").unlink()
+    assert store.all() == []
+
+
+async def test_what_was_left_uncompressed_is_compressed_where_its_session_is_over(store: RecordingStore) -> None:
+    paths = {name: await record(store, name) for name in ("ended", "runs", "elsewhere")}
+    await until(lambda: not any(path.exists() for path in paths.values()))
+    for path in paths.values():
+        packed = path.with_name(f"{path.stem}.cast.zst")
+        path.write_bytes(content(path))
+        packed.rename(packed.with_name(packed.name + ".part"))  # a crash came before it was whole
+    asked = []
+
+    async def over(ids: Sequence[str]) -> list[str]:
+        asked.extend(ids)
+        return ["ended"]
+
+    await store.compress_left(over)
+    assert sorted(asked) == ["elsewhere", "ended", "runs"]
+    await until(lambda: not paths["ended"].exists())
+    assert {path.name for path in paths["ended"].parent.iterdir()} == {
+        "ended.cast.zst", "runs.cast", "runs.cast.zst.part", "elsewhere.cast", "elsewhere.cast.zst.part",
+    }  # fmt: skip
 
 
 async def test_a_folder_that_is_gone_later_is_not_made_anew(store: RecordingStore, tmp_path: Path) -> None:
