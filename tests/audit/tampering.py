@@ -2,8 +2,10 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
 
 from bastion.audit.chain import digest
 
@@ -118,3 +120,12 @@ KINDS: list[Callable[[random.Random, list[bytes]], Change]] = [
     a_byte, a_field, a_field_and_hashes, removed, removed_and_hashes, added, added_and_hashes, reordered, cut,
     rolled_back,
 ]  # fmt: skip
+
+
+def write_files(folder: Path, change: Change, sizes: Sequence[int]) -> None:
+    """As audit.jsonl and its rotated files, which had so many lines before, the oldest first."""
+    starts = [0, *accumulate(sizes)]
+    for number, start in enumerate(starts[:-1]):
+        end = starts[number + 1] if number < len(sizes) - 1 else None
+        name = "audit.jsonl" if end is None else f"audit.jsonl.{len(sizes) - 1 - number}"
+        (folder / name).write_bytes(b"".join(line + b"\n" for line in change.lines[start:end]))

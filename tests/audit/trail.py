@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,20 @@ from bastion.audit.progress import under_way
 from bastion.audit.sessions import SessionRows
 from bastion.config import Database
 from bastion.model import Address, Container, ContainerState
+from bastion.recording.chain import End
 from tests.audit.sections import audit
 
 CONNECTION = {"connection_id": "c1", "user": "alice", "source_ip": "192.0.2.7"}
 
 
-async def one_session(log: AuditLog, rows: SessionRows, name: str, command: str | None, ends: bool = True) -> None:
+async def one_session(
+    log: AuditLog,
+    rows: SessionRows,
+    name: str,
+    command: str | None,
+    ends: bool = True,
+    recorded: End | None = None,
+) -> None:
     address = Address("web", "worker", len(name), "east" if command else None)
     container = Container("local", "f00d" * 16, "web_1", "image", {}, ContainerState.RUNNING, address)
     await rows.begin(session_id=name, container=container, terminal=command is None, command=command, **CONNECTION)
@@ -41,7 +49,8 @@ async def one_session(log: AuditLog, rows: SessionRows, name: str, command: str 
             degraded=False,
         )
     if ends:
-        await bound.emit(Event.SESSION_END, status="ended", exit_status=0)
+        recording = asdict(recorded) if recorded is not None else None
+        await bound.emit(Event.SESSION_END, status="ended", exit_status=0, recording=recording)
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,10 @@ class Trail:
     def log(self, engine: AsyncEngine | None = None, bastion: str = "b1", state: str = "state") -> AuditLog:
         file = self.file if bastion == "b1" else self.folder / bastion
         (self.folder / state / bastion).mkdir(parents=True, exist_ok=True)
-        return AuditLog(audit(file), bastion, engine or self.engine, self.folder / state / bastion)
+        options = audit(
+            file, head_events=15, anchor=self.folder / ("anchor" if bastion == "b1" else f"anchor-{bastion}")
+        )
+        return AuditLog(options, bastion, engine or self.engine, self.folder / state / bastion)
 
     def away(self) -> AsyncEngine:
         return create_engine(Database(url=SecretStr(f"sqlite+aiosqlite:///{self.folder}/nowhere/bastion.db")))

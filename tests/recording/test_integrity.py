@@ -10,17 +10,15 @@ from pathlib import Path
 import pytest
 
 from bastion.recording.asciicast import Header, Reader, encode_header, encode_text
-from bastion.recording.chain import BLOCK, LINE, Chain, End
+from bastion.recording.chain import BLOCK, Chain, End
 from bastion.recording.files import compress, open_lines
 from bastion.recording.integrity import Damage, Finding, verify
 from bastion.recording.sealing import Sealer, generate
 from tests.recording import verifier
+from tests.recording.tampering import KINDS, Changed, Lines, chain_lines
 
 PRIVATE, PUBLIC = generate()
 HEADER = encode_header(Header("s", "alice", "web", 0, terminal=True))
-
-
-Lines = list[bytes]
 
 
 def lines(sealer: Sealer | None = None) -> tuple[Lines, End]:
@@ -34,11 +32,6 @@ def lines(sealer: Sealer | None = None) -> tuple[Lines, End]:
         appended = [*map(sealer.seal, appended), sealer.end()]
     written = [chain.extend(line) for line in appended]
     return b"".join(written).splitlines(keepends=True), chain.end
-
-
-def chain_lines(data: Lines) -> list[int]:
-    """Where they are, from 0."""
-    return [number for number, line in enumerate(data) if LINE.fullmatch(line)]
 
 
 LINES, END = lines()
@@ -82,73 +75,16 @@ def test_a_short_one_is_one_block_whose_hash_is_the_file_s(path: Path) -> None:
     assert verify(path, None).end == End(len(HEADER), 1, printed.split()[0])
 
 
-# What is left, what it may be called, and the first and last line of what was touched, from 0
-Changed = tuple[Lines, set[Damage], int, int]
-
-
-def flip(data: Lines, made: random.Random) -> Changed:
-    """One byte of one line."""
-    at = made.randrange(len(data))
-    line = bytearray(data[at])
-    line[made.randrange(len(line) - 1)] ^= 1 << made.randrange(7)
-    return [*data[:at], bytes(line), *data[at + 1 :]], {*Damage}, at, at
-
-
-def remove_line(data: Lines, made: random.Random) -> Changed:
-    at = made.randrange(len(data) - 1)
-    return [*data[:at], *data[at + 1 :]], {Damage.CHANGED, Damage.REMOVED}, at, at
-
-
-def add_line(data: Lines, made: random.Random) -> Changed:
-    at = made.randrange(1, len(data) + 1)
-    return [*data[:at], encode_text(at, "o", "never"), *data[at:]], {Damage.CHANGED, Damage.ADDED}, at, at
-
-
-def swap_lines(data: Lines, made: random.Random) -> Changed:
-    first, second = sorted(made.sample(range(1, len(data)), 2))
-    changed = list(data)
-    changed[first], changed[second] = data[second], data[first]
-    return changed, {*Damage}, first, second
-
-
-def remove_block(data: Lines, made: random.Random) -> Changed:
-    chain = chain_lines(data)
-    block = made.randrange(len(chain) - 1)
-    return [*data[: chain[block]], *data[chain[block + 1] :]], {Damage.REMOVED}, chain[block] - 1, chain[block]
-
-
-def swap_blocks(data: Lines, made: random.Random) -> Changed:
-    chain = chain_lines(data)
-    first = made.randrange(len(chain) - 2)
-    a, b, c = chain[first : first + 3]
-    return [*data[:a], *data[b:c], *data[a:b], *data[c:]], {Damage.REORDERED}, a - 1, a
-
-
-def repeat_block(data: Lines, made: random.Random) -> Changed:
-    chain = chain_lines(data)
-    first = made.randrange(len(chain) - 1)
-    a, b = chain[first : first + 2]
-    return [*data[:b], *data[a:b], *data[b:]], {Damage.ADDED}, a, b
-
-
-def cut(data: Lines, made: random.Random) -> Changed:
-    at = made.randrange(1, len(data))
-    return data[:at], {Damage.CUT_SHORT}, at - 1, at
-
-
-KINDS = [flip, remove_line, add_line, swap_lines, remove_block, swap_blocks, repeat_block, cut]
-
-
 @pytest.mark.parametrize("sealed", [False, True], ids=["plain", "encrypted"])
 @pytest.mark.parametrize("change", KINDS)
 def test_every_change_is_found_where_it_is(
     path: Path, change: Callable[[Lines, random.Random], Changed], *, sealed: bool
 ) -> None:
-    """Some hundred random changes: the lines that are named hold the first of them, and are a block or two."""
+    """More: tests/audit/test_tampering.py. The lines that are named hold the first of them, and are a block or two."""
     data, end = lines(Sealer([PUBLIC])) if sealed else (LINES, END)
     block = max(behind - first for first, behind in itertools.pairwise([0, *chain_lines(data), len(data)]))
     made = random.Random(change.__name__)
-    for _ in range(20 if sealed else 60):
+    for _ in range(10):
         changed, damages, first, last = change(data, made)
         finding = check(path, changed, end)
         assert finding is not None
