@@ -4,7 +4,7 @@ The kernel or the program echoes what is typed. A line is one where its echo is 
 never echoed is `[unechoed input]`.
 """
 
-from bastion.commands.editor import ECHO_DELAY, LineEditor
+from bastion.commands.editor import LineEditor
 from bastion.commands.keys import END_OF_FILE, ENTER, INTERRUPT, SUSPEND, TypedLine
 from bastion.commands.prompts import Prompts, continues, looks_like_prompt
 from bastion.commands.reading import ENDING, REACH, Place, Reader
@@ -52,8 +52,8 @@ class CookedLines:
                 lines.clear()
                 self._editor.clear()
         else:
-            if first and lines and not lines[-1].entered and self._read_as_keys(lines[-1], at):
-                lines.pop()
+            if first and lines and not lines[-1].entered and self._may_be_read(lines[-1]):
+                self._begin_anew(lines[-1])
             if not lines or lines[-1].entered:
                 self._begin(at, first=first)
             line = lines[-1]
@@ -82,16 +82,20 @@ class CookedLines:
         line.echoed_from = row
         if first or not self._lines:
             line.row, line.column, line.prompt = row, column, before
+            self._reader.expect_right_prompt()
         self._lines.append(line)
 
-    def _read_as_keys(self, line: TypedLine, at: float) -> bool:
-        """No line came of it: a program took the keys, and now there is a prompt."""
-        if at - line.at < ECHO_DELAY:
-            return False
+    def _may_be_read(self, line: TypedLine) -> bool:
+        """A program may have taken the keys: no echo where they were typed, and by now a prompt has come."""
         row = self._screen.row(line.row) if line.row is not None else None
-        if row is None or line.row == self._screen.row_number or row.text(line.column).startswith(line.text):
+        if row is None or line.row == self._screen.row_number or row.text(line.column).startswith(line.text[:1]):
             return False
         return self._prompts.is_prompt(self._screen.before_cursor()[0])
+
+    def _begin_anew(self, line: TypedLine) -> None:
+        before, column = self._screen.before_cursor()
+        line.row, line.column, line.prompt = self._screen.row_number, column, before
+        line.divide()
 
     def _interrupted(self, key: bytes) -> None:
         lines = self._lines
@@ -125,15 +129,22 @@ class CookedLines:
         if begin is not None:
             if self._reader.goes_on(row) and self._screen.text(row + 1).strip():
                 return True  # the cursor moves inside a line of several rows
-            text = self._reader.text(begin, row).rstrip()
+            text = self._reader.without_right_prompt(self._reader.text(begin, row), begin).rstrip()
             blank = not text
             if typed is not None:
-                text, exact = verified(text, typed)
+                shown = text
+                text, exact = verified(shown, typed)
+                if not exact and line.earlier is not None:
+                    typed = line.earlier + typed
+                    text, exact = verified(shown, typed)
                 text = typed if exact else None
-        if text is None and typed is not None and len(typed.strip()) >= 2:
-            prompt_found = self._find_echo(line, typed.strip(), row)
-            if prompt_found is not None:
-                text, prompt, exact = typed, prompt_found, True
+            elif text:
+                text, exact = verified(text, line.edited_text)
+        if text is None and typed is not None:
+            found = self._find_echo(line, typed.strip(), row)
+            if found is not None:
+                (prompt, first_row), text, exact = found, typed, True
+                begin = (first_row, 0)
             elif scrolled_sideways(self._screen.text(row), typed):
                 text, exact = typed, True
         if text is None or not text.strip():
@@ -149,6 +160,8 @@ class CookedLines:
     def _found(self, line: TypedLine, text: str, prompt: str, first_row: int, row: int, *, exact: bool) -> None:
         shell = self._prompts.ends(prompt) or continues(prompt) or looks_like_prompt(prompt)
         if not prompt.strip() or not shell:
+            if self._prompts.beginning(prompt):
+                prompt = ""  # the command before it, whose echo was still to come
             self._records.input(text, line.known_text, at=line.at, prompt=prompt, row=row)
             return
         self._records.command(
@@ -171,7 +184,7 @@ class CookedLines:
             self._has_prompt(below, prompt) for below in range(max(line.row, row - REACH) + 1, row + 1)
         ):
             return line.row, line.column
-        for below in range(row, max(self._screen.first, row - REACH), -1):
+        for below in range(row, max(line.row, row - REACH), -1):
             if self._has_prompt(below, prompt):
                 return below, line.column
         return None
@@ -179,18 +192,20 @@ class CookedLines:
     def _has_prompt(self, row: int, prompt: str) -> bool:
         return bool(prompt.strip()) and self._screen.text(row).startswith(prompt) and self._reader.begins_line(row)
 
-    def _find_echo(self, line: TypedLine, typed: str, row: int) -> str | None:
-        """What stands before the typed text, where that was shown since; None where it was not."""
+    def _find_echo(self, line: TypedLine, typed: str, row: int) -> tuple[str, int] | None:
+        """What stands before the typed text, and its row, where that was shown since; None where it was not."""
         first = row
         while not self._reader.begins_line(first):
             first -= 1
         shown = self._reader.text((first, 0), row)
         if typed in shown:
-            return shown[: shown.index(typed)]
+            prompt = shown[: shown.index(typed)]
+            if len(typed) > 1 or self._prompts.is_prompt(prompt) or continues(prompt):
+                return prompt, first
         for above in range(max(line.echoed_from, row - REACH), first):
             text = self._screen.text(above)
-            if typed in text:
-                return text[: text.index(typed)]
+            if len(typed) > 1 and typed in text:
+                return text[: text.index(typed)], above
         return None
 
     def _drop_up_to(self, line: TypedLine) -> None:

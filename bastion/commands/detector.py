@@ -11,7 +11,7 @@ from bastion.commands.cooked import CookedLines
 from bastion.commands.editor import LineEditor
 from bastion.commands.keys import PASTE_BEGINS, PASTE_ENDS, Keys
 from bastion.commands.multiplexer import Panes, starts_multiplexer
-from bastion.commands.prompts import Prompts, asks_for_secret
+from bastion.commands.prompts import Prompts
 from bastion.commands.reading import Reader
 from bastion.commands.records import Records
 from bastion.commands.terminal import ALTERNATE_SCREEN, BRACKETED_PASTE, CURSOR_KEYS, Terminal
@@ -94,7 +94,7 @@ class Detector:
         self._apply()
         self._panes.resolve()
         self._records.expansion_shown()
-        return self._records.finish()
+        return self._records.finish("" if self._screen.alternate else self._screen.before_cursor()[0])
 
     def _depends(self) -> bool:
         """What is printed now may tell what became of what was typed."""
@@ -162,9 +162,11 @@ class Detector:
 
     def _key(self, key: bytes, *, first: bool) -> None:
         if self._screen.alternate:
-            if self._multiplexed and key in (b"\r", b"\n"):
-                self._panes.entered(self._at)
+            if self._multiplexed:
+                self._panes.key(key, self._at)
         elif self._terminal.bracketed_paste or self._keypad_editor:
+            if self._records.expansion.pending:
+                self._editor.text_given = self._records.expansion_shown()
             self._editor.key(key, self._at)
         elif not self._terminal.cursor_keys and key not in (PASTE_BEGINS, PASTE_ENDS):
             if self._terminal.addressed:  # a full-screen program without an alternate screen, until a prompt is seen
@@ -199,22 +201,26 @@ class Detector:
         if self._screen.alternate:
             self._panes.resolve()
             return
-        self._hide_secrets(self._screen.text(self._screen.row_number))
+        shown = self._screen.text(self._screen.row_number)
+        self._hide_secrets(shown)
         if self._records.expansion.due(self._screen.row_number):
             self._records.expansion_shown()
         if not (self._terminal.bracketed_paste or self._keypad_editor):
+            self._records.rows_apart = self._terminal.asks_position
             self._cooked.line_fed()
+            self._hide_secrets(shown)
 
     def cursor_placed(self) -> None:
         self._panes.resolve()
 
     def _hide_secrets(self, shown: str) -> None:
         """A password may have been typed before it was asked for, and before the echo was turned off."""
-        if self._records.has_tentative and asks_for_secret(shown):
-            self._records.hide_tentative()
+        if self._records.has_tentative:
+            self._records.hide_tentative(shown)
 
     def _editor_begins(self) -> None:
-        self._records.expansion_shown()
+        if self._records.expansion.shown:
+            self._editor.text_given = self._records.expansion_shown()
         self._editor.begin(self._cooked.hand_over(), self._at)
 
     def _switched(self, alternate: bool) -> None:

@@ -23,7 +23,6 @@ class Edit:
         self.begin_prompt = ""  # what stood left of it: zsh shows its prompt before
         self.anchor: Place | None = None  # where the line begins, known from the first key on
         self.prompt = ""
-        self.right_prompt = ""
         self.keys = 0
         self.enters = 0
         self.interrupted = False  # ^C was the last key that could end it
@@ -40,6 +39,7 @@ class LineEditor:
         self._typed: list[TypedLine] = []  # what was typed and not run yet; the first is the line that is edited
         self._pasting = False
         self._without_prompt = False  # the line before had none, as in bc
+        self.text_given = False  # the line begins with what became of the one before
 
     @property
     def busy(self) -> bool:
@@ -107,7 +107,10 @@ class LineEditor:
             edit.interrupted_at = at
         elif key[0] >= 0x20 or key in (b"\t", b"\x12"):
             edit.interrupted = False
-        line.key(b"\n" if key in ENTER else key)
+        if self._pasting and key != PASTE_BEGINS:
+            line.insert(b"\n" if key in ENTER else key)
+        else:
+            line.key(key)
 
     def _new_edit(self, at: float) -> Edit:
         before, column = self._screen.before_cursor()
@@ -121,6 +124,7 @@ class LineEditor:
         """The first key: where the cursor is, the line begins, unless what was typed ahead stands there already."""
         row = self._screen.row_number
         before, column = self._screen.before_cursor()
+        self._reader.expect_right_prompt()
         nothing_shown = (row, column) == edit.begin and not edit.begin_prompt and not self._without_prompt
         if nothing_shown and at - edit.begin_at < ECHO_DELAY:
             return  # the prompt is not shown yet
@@ -140,20 +144,22 @@ class LineEditor:
                 if line.entered and line.typed:
                     self._records.unechoed(line.at, line.prompt)
             rest = TypedLine()
-            rest.simple = False
+            rest.lose()
             self._typed = [] if self._typed[-1].entered else [rest]
         edit.prompt, column = self._screen.before_cursor()
         self._without_prompt = not edit.prompt.strip()
         edit.anchor = (row, column)
-        edit.right_prompt = self._screen.after_cursor()
         self._prompts.learn(edit.prompt)
-        self._records.prompt_shown(edit.prompt, edit.right_prompt)
+        self._records.prompt_shown(edit.prompt, self._screen.after_cursor())
 
     def _prompt_before_text(self, before: str, edit: Edit) -> str | None:
         """The prompt, where text stands between it and the cursor."""
         if self._prompts.ends(before):
             return None
         if self._typed and self._typed[0].typed:
+            echoed = self._reader.text(edit.begin, edit.begin[0])
+            if before.endswith(echoed) and echoed and self._typed[0].text.startswith(echoed):
+                return before[: -len(echoed)]  # it began to be shown where the editor began to read
             length = self._prompts.match(before, continuation=True)
             if length is not None and length < len(before.rstrip()):
                 return before[:length]
@@ -162,7 +168,7 @@ class LineEditor:
                 prompt = before[: -len(typed)]
                 self._prompts.learn(prompt)
                 return prompt
-        prompt = self._prompts.beginning(before, least=5)
+        prompt = self._prompts.beginning(before, least=1 if self.text_given else 5)
         if not prompt and self._typed and before.startswith(edit.begin_prompt):
             prompt = edit.begin_prompt
         return prompt if prompt and before[len(prompt) :].strip() else None
@@ -170,6 +176,7 @@ class LineEditor:
     def end(self, at: float) -> None:
         """The editor has ended: the screen shows what its line has become."""
         edit, self._edit = self._edit, None
+        self.text_given = False
         if edit is None:
             return
         last_row = self._last_row(edit)
@@ -178,7 +185,7 @@ class LineEditor:
         if self._was_given_up(edit, last_row) or not (entered or self._records.has_tentative):
             self._abandon(edit)
             return
-        typed = line.known_text if line else None
+        typed = line.edited_text if line else None
         if edit.enters == 0 and self._records.tentative_before(line.at if line and line.entered else at):
             line, entered = None, False
             first_row = (edit.anchor or edit.begin)[0]
@@ -187,7 +194,7 @@ class LineEditor:
         found = self._locate(edit, last_row, typed)
         begin = found or (edit.begin[0], 0)
         text = self._reader.text(begin, last_row, begin[1])
-        text = self._reader.without_right_prompt(text, begin, edit.right_prompt)
+        text = self._reader.without_right_prompt(text, begin)
         text = text.strip("\n").rstrip()
         if not text.strip():
             if typed and typed.strip():
@@ -199,7 +206,7 @@ class LineEditor:
         lines = text.count("\n") + 1
         if lines > 1 and edit.enters > 1:  # each Enter but the last was a new line in the editor: fish
             count = min(lines, edit.enters)
-            text, exact = lines_verified(text, [line.known_text for line in self._typed[:count]])
+            text, exact = lines_verified(text, [line.edited_text for line in self._typed[:count]])
             del self._typed[:count]
         else:
             text, exact = verified(text, typed)
@@ -219,7 +226,7 @@ class LineEditor:
         """Readline and fish have begun a new row by now; zsh has not, and its cursor may be inside the line."""
         screen, first = self._screen, (edit.anchor or edit.begin)[0]
         row = screen.row_number
-        if screen.x == 0 and not screen.pending_wrap and row > first:
+        if screen.x == 0 and not screen.pending_wrap and row > first and not screen.text(row).strip():
             row -= 1
         else:
             row = self._reader.last_row_of(row)
@@ -242,8 +249,13 @@ class LineEditor:
     def _locate(self, edit: Edit, last_row: int, typed: str | None) -> Place | None:
         """Where the line begins; None where no prompt is known that may stand before it."""
         if edit.anchor is not None:
+            row = edit.anchor[0]
+            shown = self._screen.text(row)
             if not edit.prompt.strip():
-                return edit.anchor
+                edit.prompt = self._prompts.beginning(shown, least=3)  # it may have been shown later
+                return (row, self._reader.column_of(row, len(edit.prompt))) if edit.prompt else edit.anchor
+            if shown.startswith("<") and not edit.prompt.startswith("<"):
+                return row, 0  # a dumb terminal: the prompt was moved out to the left
             return self._reader.find_prompt(edit.prompt, edit.anchor, last_row) or edit.anchor
         found = self._reader.find_line(edit.begin[0], last_row, typed or "", edit.begin_prompt)
         if found is None:

@@ -6,7 +6,10 @@ from typing import Protocol
 from bastion.commands.reading import Reader
 
 _EVENT = re.compile(r"(?<!\\)!(?:!|\$|\^|\*|#|-?\d+|\?[^?]*\??|[A-Za-z][\w./-]*)(?::[\^$*\w/-]+)*")
-_FAILED = re.compile(r"(?:\A|: )(?:event not found|substitution failed|bad (?:history )?word specifier|no such word)")
+_PRINTED_ONLY = re.compile(r":p\b")
+_FAILED = re.compile(
+    r"(?i)(?:\A|: )(?:event not found|substitution failed|bad (?:history )?word specifier|no such word)"
+)
 
 
 class Line(Protocol):
@@ -23,6 +26,11 @@ class Expansion:
     @property
     def pending(self) -> bool:
         return self._line is not None
+
+    @property
+    def shown(self) -> bool:
+        """Something stands where the shell would print what it has made of the line."""
+        return self._line is not None and bool(self._reader.text((self._row, 0), self._row).strip())
 
     def expect(self, line: Line, previous: str, row: int) -> None:
         """`line`, which stands above `row`, was entered after the command `previous`."""
@@ -43,8 +51,11 @@ class Expansion:
         while self._reader.goes_on(last):
             last += 1
         below = self._reader.text((self._row, 0), last).strip()
-        if _FAILED.search(below):
+        if _FAILED.search(below) or any(_PRINTED_ONLY.search(event[0]) for event in _EVENT.finditer(line.content)):
             return True
+        prompt = self._reader.prompt_of(below)
+        if prompt and is_expansion(line.content, below[prompt:].strip(), self._previous):
+            return True  # bash's histverify, zsh's histverify: it is there to be edited
         if below and is_expansion(line.content, below, self._previous):
             line.content = below
         return False

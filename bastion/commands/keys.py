@@ -48,13 +48,30 @@ class Keys:
 
 
 class TypedLine:
-    """A line as typed. `simple` as long as keys alone say what it is: text, backspace, ^U and ^W."""
+    """A line as typed, as far as the keys alone say it. Bytes before and after the cursor."""
 
-    __slots__ = ("at", "column", "echoed_from", "entered", "feeds", "prompt", "row", "simple", "typed")
+    __slots__ = (
+        "after",
+        "at",
+        "before",
+        "column",
+        "earlier",
+        "echoed_from",
+        "entered",
+        "feeds",
+        "lost",
+        "prompt",
+        "quoted",
+        "row",
+        "simple",
+    )
 
     def __init__(self, at: float = 0.0) -> None:
-        self.typed = bytearray()
-        self.simple = True
+        self.before = bytearray()
+        self.after = bytearray()
+        self.simple = True  # only text, backspace, ^U and ^W: the same in every shell, and where none reads
+        self.lost = False  # keys alone do not say it: history, completion, a shell's own bindings
+        self.quoted = False
         self.entered = False  # Enter was pressed
         self.at = at  # when its first key was; once entered, when Enter was
         self.row: int | None = None  # where its first key was typed, where that is known
@@ -62,6 +79,11 @@ class TypedLine:
         self.prompt = ""  # what stood left of it
         self.echoed_from = 0  # the row below which its echo is to be looked for
         self.feeds = 0  # line feeds since it was entered
+        self.earlier: str | None = None  # typed before it, if a program has not taken that
+
+    @property
+    def typed(self) -> bytes:
+        return bytes(self.before + self.after)
 
     @property
     def text(self) -> str:
@@ -72,22 +94,99 @@ class TypedLine:
         """What was typed, None where keys alone do not say it."""
         return self.text if self.simple else None
 
-    def key(self, key: bytes) -> None:
-        if key[0] >= 0x20 and key != b"\x7f":
-            self.typed += key
-            if len(self.typed) > MAX_LINE:
-                self.simple = False
-                del self.typed[MAX_LINE:]
-        elif key in (b"\x7f", b"\x08"):
-            self._backspace()
-        elif key == b"\x15":
-            self.typed.clear()
-        elif key == b"\x17":
-            self.typed = bytearray(_LAST_WORD.sub(b"", bytes(self.typed)))
-        elif key not in (PASTE_BEGINS, PASTE_ENDS):
-            self.simple = False
+    @property
+    def edited_text(self) -> str | None:
+        """The same, also where the cursor was moved in it: what a line editor makes of it that binds the usual keys."""
+        return None if self.lost else self.text
 
-    def _backspace(self) -> None:
-        """Takes a character, which may be of several bytes."""
-        while self.typed and self.typed.pop() & 0xC0 == 0x80:
-            pass
+    def key(self, key: bytes) -> None:
+        if self.quoted:  # ^V: the next key is text, whatever it is
+            self.quoted = False
+            self.insert(key)
+        elif key == b"\x16":
+            self.quoted, self.simple = True, False
+        elif key[0] >= 0x20 and key != b"\x7f":
+            self.insert(key)
+        elif key in (b"\x7f", b"\x08"):
+            _pop_character(self.before)
+        elif key == b"\x15" and not self.after:
+            self.before.clear()
+        elif key == b"\x17":
+            self.before = bytearray(_LAST_WORD.sub(b"", bytes(self.before)))
+        elif key in _EDITING:
+            self.simple = False
+            self._edit(_EDITING[key])
+        elif key not in (PASTE_BEGINS, PASTE_ENDS):
+            self.lose()
+
+    def insert(self, text: bytes) -> None:
+        self.before += text
+        if len(self.before) > MAX_LINE:
+            self.lose()
+            del self.before[MAX_LINE:]
+
+    def _edit(self, what: str) -> None:
+        match what:
+            case "left":
+                self.after[:0] = _pop_character(self.before)
+            case "right" | "end" if not self.after:
+                self.lose()  # fish, and a plugin of zsh, take the rest of what they suggest
+            case "right":
+                self.before += _shift_character(self.after)
+            case "home":
+                self.after[:0] = self.before
+                self.before.clear()
+            case "end":
+                self.before += self.after
+                self.after.clear()
+            case "delete":
+                _shift_character(self.after)
+            case "kill":
+                self.after.clear()
+
+    def divide(self) -> None:
+        """What was typed until now may be no part of it."""
+        self.earlier = (self.earlier or "") + self.text
+        self.before.clear()
+        self.after.clear()
+
+    def lose(self) -> None:
+        """Keys alone do not say any more what the line is."""
+        self.simple = False
+        self.lost = True
+
+
+_EDITING = {
+    key: what
+    for what, keys in {
+        "left": (b"\x1b[D", b"\x1bOD", b"\x02"),
+        "right": (b"\x1b[C", b"\x1bOC", b"\x06"),
+        "home": (b"\x1b[H", b"\x1bOH", b"\x1b[1~", b"\x01"),
+        "end": (b"\x1b[F", b"\x1bOF", b"\x1b[4~", b"\x05"),
+        "delete": (b"\x1b[3~", b"\x04"),
+        "kill": (b"\x0b",),
+    }.items()
+    for key in keys
+}
+
+
+def _pop_character(text: bytearray) -> bytes:
+    """Takes the last character, which may be of several bytes."""
+    start = len(text)
+    while start > 0:
+        start -= 1
+        if text[start] & 0xC0 != 0x80:
+            break
+    character = bytes(text[start:])
+    del text[start:]
+    return character
+
+
+def _shift_character(text: bytearray) -> bytes:
+    """Takes the first character."""
+    end = min(1, len(text))
+    while end < len(text) and text[end] & 0xC0 == 0x80:
+        end += 1
+    character = bytes(text[:end])
+    del text[:end]
+    return character

@@ -5,6 +5,7 @@ What the pane's shell says of its line editor stays inside, so a row with a know
 
 import re
 
+from bastion.commands.keys import ENTER
 from bastion.commands.prompts import Prompts
 from bastion.commands.records import Records
 from bastion.commands.screen import Screen
@@ -12,6 +13,7 @@ from bastion.commands.screen import Screen
 BORDER = "│"
 MAX_ROWS = 8  # rows of a pane that a line takes at most
 
+_PANE_PROMPT = re.compile(r"[$#%>\u276f] \Z")
 _STATUS_LINE = re.compile(r"\[[^\]]+\] ?\d+:")  # [0] 0:bash*
 _STARTED_BY = re.compile(r"(?:^|[;&|]\s*|\b(?:exec|sudo)\s+)\s*(?:\S*/)?(tmux|screen|byobu|zellij)\b")
 
@@ -26,6 +28,7 @@ class Panes:
         self._prompts = prompts
         self._records = records
         self._entered: tuple[int, int, int, int, float] | None = None
+        self._typed_at: tuple[int, int] | None = None  # the row, and where its pane begins
 
     def shows_status_line(self) -> bool:
         screen = self._screen
@@ -36,17 +39,38 @@ class Panes:
         return self._entered is not None
 
     def clear(self) -> None:
-        self._entered = None
+        self._entered = self._typed_at = None
 
-    def entered(self, at: float) -> None:
+    def key(self, key: bytes, at: float) -> None:
+        if key in ENTER:
+            self._enter(at)
+        elif key[0] >= 0x20 and key != b"\x7f":
+            row, left, _ = self._place()
+            if (row, left) != self._typed_at:
+                self._learn(row, left)
+            self._typed_at = (row, left)
+
+    def _learn(self, row: int, left: int) -> None:
+        """The first key in a row: what stands left of the cursor, where nothing stands right of it, may be a prompt."""
+        shown = self._screen.text(row)[left:].partition(BORDER)[0].rstrip()
+        before = self._screen.before_cursor()[0][left:]
+        if before.rstrip() == shown and _PANE_PROMPT.search(before):
+            self._prompts.learn(before)
+
+    def _place(self) -> tuple[int, int, int]:
+        """The row of the cursor, and where its pane begins and how wide it is."""
+        screen = self._screen
+        shown = screen.text(screen.row_number)
+        left = shown[: screen.x + 1].rfind(BORDER) + 1
+        right = shown.find(BORDER, left)
+        return screen.row_number, left, (right if right >= 0 else screen.columns) - left
+
+    def _enter(self, at: float) -> None:
         """Enter is pressed: the line is read when what it prints moves the cursor away."""
         self.resolve()
         screen = self._screen
-        row = screen.row_number
-        shown = screen.text(row)
-        left = shown[: screen.x + 1].rfind(BORDER) + 1
-        right = shown.find(BORDER, left)
-        pane_width = (right if right >= 0 else screen.columns) - left
+        row, left, pane_width = self._place()
+        self._typed_at = None
         first = row
         length = self._prompts.match(self._segment(row, left, pane_width).rstrip() + " ")
         while length is None and first > screen.home and row - first < MAX_ROWS:

@@ -6,9 +6,10 @@ from functools import lru_cache
 KNOWN = 12  # prompts that are remembered
 LONGEST = 250  # characters of one
 
-# What bash, zsh, fish, dash, REPLs show where a command goes on in another row.
-_CONTINUATION = r"(?:> |\.\.\. | *\.\.\.> |(?:[a-z]+ )*[a-z]+> )"
+# What bash, zsh, fish, dash, tcsh, REPLs show where a command goes on in another row.
+_CONTINUATION = r"(?:[>?] |\.\.\. | *\.\.\.> |(?:[a-z]+ )*[a-z]+> )"
 _CONTINUATION_ONLY = re.compile(_CONTINUATION + r"\Z|… \Z")
+_OPEN = re.compile(r"[>?] |(?:[a-z]+ )*(?:[bd]?quote|heredocd?|pipe|cmd(?:and|or|subst)|then|else|do|for|while)> ")
 _CONTINUATION_FIRST = re.compile(_CONTINUATION)
 _ENDING = re.compile(r"\W{1,3}\Z")
 _VARIABLE = re.compile(r"[\w./~-]+")  # of one prompt to the next: paths, numbers, names
@@ -24,6 +25,11 @@ _SECRET = re.compile(
 def continues(prompt: str) -> bool:
     """A prompt for the rest of a command."""
     return len(prompt) < LONGEST and _CONTINUATION_ONLY.match(prompt) is not None
+
+
+def asks_for_rest(prompt: str) -> bool:
+    """Of these prompts, one that is a shell's for sure, and no REPL's."""
+    return _OPEN.fullmatch(prompt) is not None
 
 
 def joins(prompt: str) -> bool:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from bastion.commands.prompts import Prompts
-from bastion.commands.screen import Screen
+from bastion.commands.screen import Row, Screen
 
 REACH = 40  # rows above the place where a line was begun in which it may have been drawn anew
 LONGEST_LINE = 200  # rows that a line that was typed ahead takes at most
@@ -17,11 +17,29 @@ class Reader:
     def __init__(self, screen: Screen, prompts: Prompts) -> None:
         self._screen = screen
         self._prompts = prompts
+        self._right_prompt = ""  # what stood right of the cursor when the line was begun
+        self._right_end = 0  # the column behind it
 
     def goes_on(self, row: int) -> bool:
         """The text of this row continues in the next one: it was wrapped, or is full."""
         found = self._screen.row(row)
-        return found is not None and (found.wrapped or len(found.cells) >= self._screen.columns)
+        if found is None:
+            return False
+        full = len(found.cells) >= self._screen.columns and found.cells[-2:] != [" ", " "]
+        return found.wrapped or (full and not self._has_right_prompt(found))
+
+    def prompt_of(self, line: str) -> int:
+        """How many characters at its beginning are a known prompt."""
+        return self._prompts.match(line) or 0
+
+    def expect_right_prompt(self) -> None:
+        """A line is begun at the cursor: what stands right of it is a prompt, and ends there as long as it is shown."""
+        self._right_prompt = self._screen.after_cursor().strip()
+        row = self._screen.row(self._screen.row_number)
+        self._right_end = _width(row) if row and self._right_prompt else 0
+
+    def _has_right_prompt(self, row: Row) -> bool:
+        return bool(self._right_prompt) and without_right_prompt(row.text(), self._right_prompt) != row.text().rstrip()
 
     def column_of(self, row: int, characters: int) -> int:
         """The column in which the character after so many of the row's begins."""
@@ -118,15 +136,24 @@ class Reader:
                 return (row, self.column_of(row, length)), line[:length]
         return None
 
-    def without_right_prompt(self, text: str, begin: Place, right_prompt: str) -> str:
+    def without_right_prompt(self, text: str, begin: Place) -> str:
         """`text` was read from `begin`; what was on the right before anything was typed is no part of it."""
         row, column = begin
         found = self._screen.row(row)
-        shown = found.text(column).rstrip() if found else ""
-        rest = without_right_prompt(shown, right_prompt)
+        if found is None or not self._right_prompt:
+            return text
+        shown = found.text(column).rstrip()
+        rest = without_right_prompt(shown, self._right_prompt)
+        if rest == shown and _width(found) == self._right_end:  # another one by now, as of zsh's vi mode
+            rest = shown[: max(0, shown.rfind("  "))].rstrip() or shown
         if rest == shown:
             return text
         return rest if self.goes_on(row) else "\n".join([rest, *text.split("\n")[1:]])
+
+
+def _width(row: Row) -> int:
+    """The column behind the last character that is no blank."""
+    return next((i + 1 for i in range(len(row.cells) - 1, -1, -1) if row.cells[i] != " "), 0)
 
 
 def without_right_prompt(line: str, right_prompt: str) -> str:

@@ -1,7 +1,7 @@
 """The commands that were found, in order: some may still be added to, changed or taken back."""
 
 from bastion.commands.expansion import Expansion
-from bastion.commands.prompts import continues, joins, match_prompt
+from bastion.commands.prompts import asks_for_rest, asks_for_secret, continues, joins, match_prompt
 from bastion.commands.reading import Reader, without_right_prompt
 from bastion.model import Command, Confidence
 
@@ -53,6 +53,7 @@ class Records:
         self._closed = True  # nothing continues what was before
         self.expansion = Expansion(reader)
         self.degraded = False  # of the next: commands before it may be missing
+        self.rows_apart = False  # each row of a command is an entry of the shell's history on its own: busybox ash
 
     @property
     def last(self) -> Record | None:
@@ -81,7 +82,14 @@ class Records:
         last = self._last
         previous = last.content if last else ""
         continued = last is not None and last.is_command and not self._closed and joins(prompt)
-        if continued and last is not None and last.row is not None and last.row + 1 == rows[0] and last in self._held:
+        if (
+            continued
+            and not self.rows_apart
+            and last is not None
+            and last.row is not None
+            and last.row + 1 == rows[0]
+            and last in self._held
+        ):
             last.content = f"{last.content}\n{content}"[:MAX_CONTENT]
             last.row, last.since = rows[1], at
             if not exact:
@@ -95,11 +103,13 @@ class Records:
         if not continues(prompt) and self._last is not None:
             self.expansion.expect(self._last, previous, rows[1] + 1)
 
-    def expansion_shown(self) -> None:
-        """What the shell made of the last line stands on the screen, or that it could make nothing of it."""
-        if self.expansion.resolve() and self._last in self._held:
-            self._held.remove(self._last)
-            self._last = None
+    def expansion_shown(self) -> bool:
+        """What the shell made of the last line stands on the screen. True if it was not run: that may be edited now."""
+        if not self.expansion.resolve() or self._last not in self._held:
+            return False
+        self._held.remove(self._last)
+        self._last = None
+        return True
 
     def pane_command(self, content: str, *, at: float, prompt: str) -> None:
         """A command in a pane of a terminal multiplexer."""
@@ -147,10 +157,14 @@ class Records:
             if record.unplaced and prompt.strip():
                 record.unplaced = not record.place(prompt, right_prompt)
 
-    def hide_tentative(self) -> None:
-        """What was typed ahead was meant for a question without echo."""
+    def hide_tentative(self, shown: str) -> None:
+        """What was typed ahead was meant for a question without echo: `shown`, or what in it follows on the echo."""
+        asked = asks_for_secret(shown)
         for record in self._held:
-            if record.tentative and not record.prompt.strip():
+            typed = record.tentative and not record.prompt.strip()
+            if typed and (
+                asked or (shown.startswith(record.content) and asks_for_secret(shown[len(record.content) :]))
+            ):
                 record.content, record.confidence, record.tentative = UNECHOED, Confidence.UNECHOED, False
 
     def abandon(self, prompt: str, row: int) -> None:
@@ -164,6 +178,8 @@ class Records:
 
     def take(self, now: float, prompt: str) -> list[Command]:
         """What is certain by now; `prompt` is what stands left of the cursor."""
+        if self.expansion.pending and self.due(now):
+            self.expansion_shown()
         count = 0
         for record in self._held:
             if not self._certain(record, now, prompt):
@@ -171,7 +187,10 @@ class Records:
             count += 1
         return self._release(max(count, len(self._held) - MAX_HELD))
 
-    def finish(self) -> list[Command]:
+    def finish(self, prompt: str) -> list[Command]:
+        """`prompt` is what stands left of the cursor: the rest of a command that was never typed leaves it undone."""
+        if asks_for_rest(prompt) and not self._closed and self._last in self._held and self._last.is_command:
+            self._held.remove(self._last)
         return self._release(len(self._held))
 
     def _certain(self, record: Record, now: float, prompt: str) -> bool:

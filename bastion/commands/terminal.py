@@ -41,6 +41,7 @@ class Terminal:
         self.screen = Screen(columns, rows)
         self.cursor_keys = False  # DECCKM: of full-screen programs, and of line editors without bracketed paste
         self.bracketed_paste = False
+        self.asks_position = False  # where its cursor is: busybox ash does at each prompt
         self.addressed = False  # the cursor was put on a row by its number
         self._observer = observer
         self._tokens = Tokens()
@@ -96,6 +97,7 @@ class Terminal:
             self.screen.autowrap = on
         elif mode == BRACKETED_PASTE:
             self.bracketed_paste = on
+            self.asks_position = False
         self._observer.mode_changed(mode, on)
 
     def _set_modes(self, parameters: str, on: bool) -> None:
@@ -159,14 +161,14 @@ class Terminal:
                     self.screen.insert = final == "h"
             case "r":
                 self._set_region(numbers[0] or 1, (numbers[1] if len(numbers) > 1 else 0) or self.screen.rows)
-            case "J":
-                self.screen.erase_display(numbers[0])
-            case "K":
-                self.screen.erase_line(numbers[0])
+            case "J" | "K":
+                (self.screen.erase_display if final == "J" else self.screen.erase_line)(numbers[0])
             case _ if final in _COUNTED:
                 if final == "B" and not self.screen.alternate:  # as zsh may leave its line
                     self._observer.line_fed()
                 _COUNTED[final](self.screen, numbers[0] or 1)
+            case "n" if numbers[0] == 6:
+                self.asks_position = True
 
     def _set_region(self, top: int, bottom: int) -> None:
         """DECSTBM: from 1."""

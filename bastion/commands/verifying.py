@@ -3,6 +3,9 @@
 import re
 import unicodedata
 
+MAX_ROWS = 8  # rows into which a background job may have printed
+MAX_INTERSPERSED = 1024  # characters of a line that is looked for in them
+
 _SPACE = re.compile(r"\s+")
 _SPELT_OUT = re.compile(r"<([0-9a-f]{4,5})>")  # zsh shows a combining character as <0301>
 _SIDEWAYS = re.compile(r"\s+[<>*+]\s*\Z")
@@ -17,15 +20,21 @@ def verified(shown: str, typed: str | None) -> tuple[str, bool]:
     screen, keys = shown.strip(), typed.strip()
     if not keys:
         return shown, False
-    if _same(screen, keys) or _differs_in_display(screen, keys) or _interspersed(screen, keys):
-        return keys, True
+    if (
+        _same(screen, keys)
+        or _differs_in_display(screen, keys)
+        or _interspersed(screen, keys)
+        or _higher_than_screen(screen.split("\n"), keys.split("\n"))
+    ):
+        return typed.rstrip(), True
     return shown, False
 
 
 def scrolled_sideways(shown: str, typed: str) -> bool:
-    """The shell shows only the end of the line that was typed: mksh moves it to the left, and marks that with `<`."""
-    end = _SIDEWAYS.sub("", shown).strip()
-    return len(end) >= 12 and len(end) < len(typed) and typed.strip().endswith(end)
+    """The shell shows only the end of the line that was typed: mksh, and all on a dumb terminal, mark that with `<`."""
+    end = _SIDEWAYS.sub("", shown).removeprefix("<").strip()
+    least = 6 if len(end) < len(shown.strip()) else 12  # with its mark, and without
+    return least <= len(end) < len(typed) and typed.strip().endswith(end)
 
 
 def lines_verified(shown: str, typed: list[str | None]) -> tuple[str, bool]:
@@ -48,6 +57,8 @@ def _differs_in_display(screen: str, keys: str) -> bool:
         return True
     if "?" in screen and not keys.isascii() and _question_marks(keys).fullmatch(screen):
         return True
+    if screen.startswith("<") and scrolled_sideways(screen, keys):
+        return True
     if len(screen) >= 40 and _TAIL_SHOWN.match(screen):
         return _without_space(keys).endswith(_without_space(_TAIL_MARK.sub("", screen, count=1)))
     return False
@@ -57,8 +68,28 @@ def _interspersed(screen: str, keys: str) -> bool:
     """A background job printed into the line: all that was typed is there, but not all in one piece."""
     if not 3 <= len(keys) < len(screen):
         return False
+    rows = screen.split("\n")
+    if (
+        1 < len(rows) <= MAX_ROWS and len(keys) <= MAX_INTERSPERSED
+    ):  # it ended its lines, and typing went on in the next row
+        return _begin_with([_without_space(row) for row in rows], _without_space(keys))
     before = _common(screen, keys)
     return before > 0 and before + _common(screen[::-1], keys[::-1]) >= len(keys)
+
+
+def _higher_than_screen(shown: list[str], typed: list[str]) -> bool:
+    """Readline shows of a text with more lines than the screen has rows the first ones; all others in the last row."""
+    if not 4 <= len(shown) < len(typed) or not shown[-1].startswith(typed[-1].strip()):
+        return False
+    return all(_same(*pair) for pair in zip(shown[:-1], typed, strict=False))
+
+
+def _begin_with(rows: list[str], text: str) -> bool:
+    """Each of the rows begins with a part of the text, maybe an empty one, and these are all of it."""
+    ends = {0}  # of the part of the text that the rows until now may have shown
+    for row in rows:
+        ends = {end + length for end in ends for length in range(_common(row, text[end : end + len(row)]) + 1)}
+    return len(text) in ends
 
 
 def _common(one: str, other: str) -> int:

@@ -81,6 +81,31 @@ def test_a_password_typed_before_it_is_asked_for_and_echoed_by_the_kernel_is_not
     assert "hunter2" not in str(detector.take(1.6) + detector.finish())
 
 
+@pytest.mark.parametrize("question", [b"Password: ", b"PIN: "])
+def test_a_password_typed_in_whole_before_the_question_in_its_row_is_not_kept(question):
+    detector = Detector(80, 24)
+    shell(detector)
+    run(detector, 1, b"login")
+    typed(detector, 1.1, b"hunter2")
+    detector.output(1.15, question)
+    detector.input(1.2, b"\r")
+    detector.output(1.3, b"\r\n" + BEGIN + b"$ ")
+    found = detector.take(1.4) + detector.finish()
+    assert [c.content for c in found] == ["login", "[unechoed input]"]
+
+
+def test_a_password_typed_while_the_echo_of_the_command_is_still_to_come_is_not_kept():
+    detector = Detector(80, 24)
+    detector.output(0, b"$ ")
+    run(detector, 0.5, b"pwd", b"$ ")
+    detector.output(0.9, b"getpass 'Password: ")
+    detector.input(0.9, b"getpass 'Password: '\r")
+    typed(detector, 1, b"hunter2", echo=False)
+    detector.input(1.1, b"\r")
+    detector.output(1.2, b"'\r\nhunter2\r\nPassword: \r\n$ ")
+    assert "hunter2" not in str(detector.take(1.6) + detector.finish())
+
+
 def test_a_line_is_taken_once_it_can_not_be_continued():
     detector = Detector(80, 24)
     shell(detector)
@@ -96,6 +121,63 @@ def test_a_line_is_taken_once_it_can_not_be_continued():
     assert detector.finish() == []
 
 
+@pytest.mark.parametrize(("prompt", "run_too"), [(b"> ", False), (b"dquote> ", False), (b"ftp> ", True)])
+def test_a_command_whose_rest_was_never_typed_was_not_run(prompt, run_too):
+    detector = Detector(80, 24)
+    shell(detector)
+    run(detector, 1, b"ls")
+    shell(detector, 1)
+    run(detector, 2, b"ftp")
+    shell(detector, 2, prompt=prompt)
+    assert [c.content for c in detector.finish()] == ["ls", "ftp"][: 1 + run_too]
+
+
+def test_the_rows_of_a_command_in_a_shell_that_asks_where_the_cursor_is_are_commands_of_their_own():
+    detector = Detector(80, 24)
+    detector.output(0, b"~ # \x1b[6n")
+    for at, line, after in [(1, b"echo one \\", b"> \x1b[6n"), (2, b"two", b"one two\r\n~ # \x1b[6n")]:
+        typed(detector, at, line)
+        detector.input(at, b"\r")
+        detector.output(at, b"\r\n" + after)
+    assert [(c.prompt, c.content) for c in detector.finish()] == [("~ # ", "echo one \\"), ("> ", "two")]
+
+
+def test_keys_that_a_pager_took_are_no_part_of_the_next_line():
+    detector = Detector(80, 24)
+    detector.output(0, b"$ ")
+    for at, line, after in [(1, b"more a", b"--More--(5%)"), (3, b"ls", b"a\r\n$ ")]:
+        typed(detector, at, line)
+        detector.input(at, b"\r")
+        detector.output(at, b"\r\n" + after)
+        if at == 1:
+            typed(detector, 2, b" q", echo=False)
+            detector.output(2, b"\r\x1b[K\r\n$ ")
+    assert [c.content for c in detector.finish()] == ["more a", "ls"]
+
+
+def test_a_prompt_that_is_shown_when_the_line_is_half_typed():
+    detector = Detector(80, 24)
+    shell(detector, prompt=b"web ~> ")
+    run(detector, 1, b"clear", b"\x1b[H\x1b[2J")
+    detector.output(1, BEGIN)
+    typed(detector, 1.3, b"ech", echo=False)
+    typed(detector, 1.8, b"o h", echo=False)
+    detector.output(1.9, b"web ~> echo h")
+    run(detector, 2, b"i")
+    assert [c.content for c in detector.finish()] == ["clear", "echo hi"]
+
+
+def test_a_prompt_on_the_right_that_changes_while_a_line_is_edited():
+    detector = Detector(40, 24)
+    detector.output(0, BEGIN + b"$ " + b" " * 34 + b"[I]\x1b[34D\r\x1b[2C")
+    typed(detector, 1, b"ls")
+    detector.input(1, b"\x1b")
+    detector.output(1, b"\r$ ls" + b" " * 32 + b"[N]\r\x1b[4C")
+    detector.input(2, b"\r")
+    detector.output(2, b"\r\n" + END)
+    assert [c.content for c in detector.finish()] == ["ls"]
+
+
 def test_typed_ahead_before_the_first_prompt_beside_a_prompt_on_the_right():
     detector = Detector(60, 24)
     typed(detector, 0.1, b"pwd")
@@ -105,6 +187,27 @@ def test_typed_ahead_before_the_first_prompt_beside_a_prompt_on_the_right():
     detector.output(0.5, line + b"\r\n" + END + b"/root\r\n" + BEGIN + b"~/proj> \x1b[s" + b" " * 43 + b"21:07\x1b[u")
     run(detector, 2, b"ls")
     assert [c.content for c in detector.finish()] == ["pwd", "ls"]
+
+
+def test_a_history_expansion_that_is_shown_to_be_edited_was_not_run_yet():
+    detector = Detector(80, 24)
+    shell(detector)
+    run(detector, 1, b"echo a")
+    shell(detector, 1)
+    run(detector, 2, b"!echo")
+    shell(detector, 2, prompt=b"$ echo a")
+    run(detector, 3, b" b")
+    assert [c.content for c in detector.finish()] == ["echo a", "echo a b"]
+
+
+def test_a_history_expansion_that_is_only_printed_was_not_run():
+    detector = Detector(80, 24)
+    shell(detector)
+    run(detector, 1, b"echo a")
+    shell(detector, 1)
+    run(detector, 2, b"!!:p", b"echo a\r\n")
+    shell(detector, 3)
+    assert [c.content for c in detector.finish()] == ["echo a"]
 
 
 def test_a_history_expansion_that_failed_was_not_run():

@@ -43,3 +43,33 @@ def test_a_line_is_known_as_long_as_keys_alone_say_it(typed, text):
         line.key(key)
     assert line.known_text == text
     assert len(line.typed) <= MAX_LINE
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        (b"ec\x1b[D\x1b[Da\x1b[Cb", "aebc"),
+        ("x日本\x1bOD\x7f\x1b[3~y".encode(), "xy"),
+        (b"ls -l\x01sudo \x05a", "sudo ls -la"),
+        (b"ls -l\x02\x02\x0b-a", "ls -a"),
+        (b"echo a\x16\tb", "echo a\tb"),
+        (b"ls\x1b[C", None),  # at the end of a line it may take what the shell suggests
+        (b"ls\x05", None),
+        (b"ls -l\x02\x15", None),  # all of it, or what is before the cursor
+        (b"ls\x1b[A", None),
+    ],
+)
+def test_a_line_in_which_the_cursor_was_moved(typed, text):
+    line = TypedLine()
+    for key in keys(typed):
+        line.key(key)
+    assert line.known_text is None
+    assert line.edited_text == text
+
+
+def test_what_a_program_may_have_taken_is_kept_apart():
+    line = TypedLine()
+    line.key(b"q")
+    line.divide()
+    line.key(b"ls")
+    assert (line.earlier, line.known_text) == ("q", "ls")

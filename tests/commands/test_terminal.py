@@ -142,3 +142,11 @@ def test_what_is_kept_is_bounded(piece):
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert size < 16 << 20
+
+
+def test_a_line_editor_that_asks_where_the_cursor_is():
+    terminal = Terminal(80, 24, Noted())
+    terminal.feed(b"~ # \x1b[6n")
+    assert terminal.asks_position
+    terminal.feed(b"\x1b[?2004h")
+    assert not terminal.asks_position
