@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,8 +44,7 @@ class Attach:
         self._at_eof = False
         self._failure: Refusal | None = None
         self._readable: asyncio.Future[None] | None = None
-        self._unsent: deque[memoryview] = deque()
-        self.unsent = 0  # bytes that the engine has not taken yet
+        self._unsent = bytearray()  # what the engine has not taken yet
         self._ends_writing = False
         self._writing_ended = False
         self._closed = False
@@ -96,6 +94,11 @@ class Attach:
         if self._ends_writing or self._writing_ended or not data:
             return
         self._send(self._tls.encrypt(data) if self._tls else data)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the engine has not taken yet."""
+        return len(self._unsent)
 
     @property
     def full(self) -> bool:
@@ -188,23 +191,14 @@ class Attach:
             if sent == len(data) or self._writing_ended:
                 return
             self._loop.add_writer(self._socket.fileno(), self._on_writable)
-            self._unsent.append(memoryview(data)[sent:])
-            self.unsent += len(data) - sent
-        else:
-            self._unsent.append(memoryview(data))
-            self.unsent += len(data)
+            data = data[sent:]
+        self._unsent += data
 
     def _on_writable(self) -> None:
-        while self._unsent:
-            data = self._unsent[0]
-            sent = self._try_send(data)
-            if self._writing_ended:
-                return
-            self.unsent -= sent
-            if sent < len(data):
-                self._unsent[0] = data[sent:]
-                break
-            self._unsent.popleft()
+        sent = self._try_send(self._unsent)
+        if self._writing_ended:
+            return
+        del self._unsent[:sent]
         if self.unsent <= HIGH_WATER:
             self._wake_writer()
         if not self._unsent:
@@ -212,7 +206,7 @@ class Attach:
             if self._ends_writing and not self._tls:
                 self._shutdown()
 
-    def _try_send(self, data: bytes | memoryview) -> int:
+    def _try_send(self, data: bytes | bytearray) -> int:
         try:
             return self._socket.send(data)
         except (BlockingIOError, InterruptedError):
@@ -230,7 +224,6 @@ class Attach:
         if self._unsent:
             self._loop.remove_writer(self._socket.fileno())
             self._unsent.clear()
-            self.unsent = 0
         self._writing_ended = True
         self._wake_writer()
 

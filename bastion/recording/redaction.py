@@ -14,7 +14,6 @@ Pure: no clock, no file. Works on text with surrogate escapes.
 
 import re
 import unicodedata
-from collections import deque
 from dataclasses import dataclass
 
 from bastion.recording.asciicast import WITHHELD, Code, text_of
@@ -75,7 +74,7 @@ class Redactor:
     """
 
     def __init__(self) -> None:
-        self._queue: deque[_Run | str] = deque()  # in the order typed; a str is control characters
+        self._queue: list[_Run | str] = []  # in the order typed; a str is control characters
         self._size = 0  # characters in the queue
         self._last_typed = 0.0
         self._after_newline = False  # Enter was told: what is typed next shows after its newline
@@ -229,7 +228,7 @@ class Redactor:
                     told[-1] = (Code.INPUT, told[-1][1] + item)
                 else:
                     told.append((Code.INPUT, item))
-            self._queue.popleft()
+            del self._queue[0]
         return told
 
 

@@ -38,7 +38,7 @@ class Observer(Protocol):
 class Bridge:
     """Two pumps, each as slow as its slowest end, and control (sizes and signals).
 
-    Control has a task of its own, since a signal must arrive while the program reads no input.
+    Control has a task of its own while there is any, since a signal must arrive while the program reads no input.
     """
 
     def __init__(
@@ -55,9 +55,10 @@ class Bridge:
         self._program = program
         self._recorder = recorder
         self._log_resize = log_resize
+        self._running = False
         self._size: Terminal | None = None
         self._signals: list[str] = []
-        self._control = asyncio.Event()
+        self._controlling: asyncio.Task[None] | None = None
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._input = InputPump(inbox, recorder, program, self._over, observer.seen)
         self._output = OutputPump(program, recorder, client, self._over, observer.seen)
@@ -65,13 +66,17 @@ class Bridge:
     def resize(self, terminal: Terminal) -> None:
         """The terminal has a new size; of several the newest wins."""
         self._size = terminal
-        self._control.set()
+        self._control()
 
     def signal(self, name: str) -> None:
         """The client sent a signal (RFC 4254 section 6.9); one that is under way already is not sent twice."""
         if name not in self._signals:
             self._signals.append(name)
-            self._control.set()
+            self._control()
+
+    def _control(self) -> None:
+        if self._running and self._controlling is None:
+            self._controlling = self._task(self._pass_control())
 
     def output_closed(self) -> None:
         """The client takes no more output: what the program says from now on gets it a SIGPIPE."""
@@ -86,13 +91,19 @@ class Bridge:
 
         Raises Refusal: the recording, the engine or the log failed.
         """
-        tasks = [self._task(self._begin_output()), self._task(self._pump_control()), self._task(self._observer.run())]
+        tasks = [self._task(self._begin_output()), self._task(self._observer.run())]
+        self._running = True
+        if self._size is not None or self._signals:
+            self._control()
         self._inbox.on_input = self._input.go
         self._program.on_drained(self._input.go)
         self._input.go()
         try:
             await self._over
         finally:
+            self._running = False
+            if self._controlling is not None:
+                tasks.append(self._controlling)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -115,10 +126,8 @@ class Bridge:
         self._output.feed(chunks)
         self._output.go()
 
-    async def _pump_control(self) -> None:
-        while True:
-            await self._control.wait()
-            self._control.clear()
+    async def _pass_control(self) -> None:
+        while self._size is not None or self._signals:
             if self._size is not None:
                 size, self._size = self._size, None
                 await self._recorder.resize(size.columns, size.rows)
@@ -128,3 +137,4 @@ class Bridge:
             while self._signals:
                 await self._program.signal(self._signals[0])
                 del self._signals[0]
+        self._controlling = None

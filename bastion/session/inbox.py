@@ -1,7 +1,6 @@
 """What the client has sent and nobody has taken yet."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 
 HIGH_WATER = 256 * 1024  # bytes; above it the channel is paused, below half of it resumed
@@ -18,7 +17,7 @@ class Inbox:
         self._pause = pause
         self._resume = resume
         self._paused = False
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._size = 0
         self._eof = False
         self._reader: asyncio.Future[None] | None = None
@@ -40,7 +39,7 @@ class Inbox:
     def unread(self, data: bytes) -> None:
         """Put back what was read too far: it comes first at the next read."""
         if data:
-            self._chunks.appendleft(data)
+            self._chunks.insert(0, data)
             self._size += len(data)
 
     async def read(self) -> bytes:
@@ -65,14 +64,11 @@ class Inbox:
         return data
 
     def _join(self) -> bytes:
-        first = self._chunks.popleft()
-        if not self._chunks:
-            return first
-        taken, size = [first], len(first)
-        while self._chunks and size + len(self._chunks[0]) <= READ_SIZE:
-            taken.append(self._chunks.popleft())
-            size += len(taken[-1])
-        return b"".join(taken)
+        joined = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        if len(joined) > READ_SIZE:
+            self._chunks.append(joined[READ_SIZE:])
+        return joined[:READ_SIZE]
 
     def _wake(self) -> None:
         if self.on_input is not None:

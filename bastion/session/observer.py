@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Protocol
@@ -69,13 +68,13 @@ class Observer:
         self._terminal = terminal
         self._command = command
         self._reader = self._new_reader()
-        self._queue: deque[tuple[float, Chunk | Terminal]] = deque()
+        self._queue: list[tuple[float, Chunk | Terminal]] = []
         self._size = 0
         self._lost = False
         self._wake = asyncio.Event()
-        self._much = asyncio.Event()
+        self._much: asyncio.Event | None = None  # while it is waited for
         self._job: asyncio.Future[None] | None = None
-        self._found: deque[Command] = deque()
+        self._found: list[Command] = []
         self._took = 0.0  # seconds of the processor for the last reading
         if command is not None:
             self._found.append(Command(command, Confidence.EXACT, 0.0))
@@ -93,7 +92,7 @@ class Observer:
         self._queue.append((at, chunk))
         self._size += len(data)
         self._wake.set()
-        if self._size > SOON:
+        if self._much is not None and self._size > SOON:
             self._much.set()
         if self._size > QUEUE:
             self._skip()
@@ -110,14 +109,21 @@ class Observer:
                 async with asyncio.timeout(WAITING if self._reader.waiting else None):
                     await self._wake.wait()
             self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LINGER):
-                    await self._much.wait()
+            await self._linger()
             await self._read(finish=False)
             while self._found:
-                await self._emit(self._found.popleft())
+                await self._emit(self._found.pop(0))
             if self._took > LONG:
                 await asyncio.sleep(min(1.0, SHARE * self._took))
+
+    async def _linger(self) -> None:
+        if self._size > SOON:
+            return
+        self._much = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER):
+                await self._much.wait()
+        self._much = None
 
     async def finish(self) -> None:
         """The session is over, and run() cancelled: emit what is left. What the log refuses is told to the operator."""
@@ -127,7 +133,7 @@ class Observer:
                     await self._job
                 await self._read(finish=True)
                 while self._found:
-                    await self._emit(self._found.popleft())
+                    await self._emit(self._found.pop(0))
         except (Refusal, TimeoutError) as error:
             _logger.error("the last commands of a session are not in the log: %r", error)
 
@@ -143,9 +149,8 @@ class Observer:
 
     async def _read(self, *, finish: bool) -> None:
         """In the worker; when this is cancelled, what it finds is found all the same."""
-        batch, self._queue, self._size = self._queue, deque(), 0
+        batch, self._queue, self._size = self._queue, [], 0
         lost, self._lost = self._lost, False
-        self._much.clear()
         job = asyncio.get_running_loop().run_in_executor(
             self._worker, lambda: self._guarded(lambda: self._work(batch, lost=lost, finish=finish))
         )
@@ -157,7 +162,7 @@ class Observer:
         job.add_done_callback(done)
         await asyncio.shield(job)
 
-    def _work(self, batch: deque[tuple[float, Chunk | Terminal]], *, lost: bool, finish: bool) -> None:
+    def _work(self, batch: list[tuple[float, Chunk | Terminal]], *, lost: bool, finish: bool) -> None:
         reader, began = self._reader, time.thread_time()
         if lost:
             reader.lose()
@@ -184,8 +189,10 @@ class Observer:
         self._lost = True
         modes = b""
         size: Terminal | None = None
-        while self._queue and self._size > SOON:
-            _, happened = self._queue.popleft()
+        skipped = 0
+        while skipped < len(self._queue) and self._size > SOON:
+            _, happened = self._queue[skipped]
+            skipped += 1
             if isinstance(happened, Terminal):
                 size = happened
                 continue
@@ -193,10 +200,10 @@ class Observer:
             if happened[0] is Stream.OUTPUT:
                 modes += mode_changes(happened[1])
         at = self._seconds()
+        kept: list[tuple[float, Chunk | Terminal]] = [] if size is None else [(at, size)]
         if modes:
-            self._queue.appendleft((at, (Stream.OUTPUT, modes)))
-        if size is not None:
-            self._queue.appendleft((at, size))
+            kept.append((at, (Stream.OUTPUT, modes)))
+        self._queue[:skipped] = kept
 
     def _new_reader(self) -> Reader:
         if self._terminal is not None:

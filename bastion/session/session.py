@@ -47,7 +47,7 @@ class Session:
         self._terminal = request.terminal
         self._resized = asyncio.Event()
         self._cut: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._stopped = asyncio.Event()
+        self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._sent_signals: set[str] = set()
         self._output_closed = False
         self._starting: asyncio.Task[Exec] | None = None
@@ -154,13 +154,12 @@ class Session:
             code = await program.wait()
             if code == _KILLED and not self._sent_signals:
                 # The container's death kills its programs first and is told a moment later.
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopped.wait(), STOP_GRACE / 2)
-            if self._stopped.is_set():
+                await asyncio.wait({self._stopped}, timeout=STOP_GRACE / 2)
+            if self._stopped.done():
                 return self._container_stopped()
             return ended(code, frozenset(self._sent_signals))
         except Refusal:
-            if self._stopped.is_set():
+            if self._stopped.done():
                 return self._container_stopped()
             raise
         finally:
@@ -247,8 +246,8 @@ class Session:
         return await asyncio.shield(self._starting)
 
     def _container_changed(self, state: ContainerState) -> None:
-        if state is ContainerState.STOPPED:
-            self._stopped.set()
+        if state is ContainerState.STOPPED and not self._stopped.done():
+            self._stopped.set_result(None)
             asyncio.get_running_loop().call_later(STOP_GRACE, lambda: self.cut(self._container_stopped()))
 
     def _container_stopped(self) -> Outcome:

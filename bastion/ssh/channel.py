@@ -91,8 +91,8 @@ class Channel(asyncssh.SSHServerSession[bytes]):
         self._not_forwarded: list[str] = []
         self._sends_no_more = False
         self._takes_no_more = False
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._writable = True
+        self._draining: asyncio.Future[None] | None = None  # resolved when it is no longer `full`
 
     # What the client asks for.
 
@@ -194,22 +194,30 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._channel = None
-        self._writable.set()
+        self._writable = True
+        self._has_drained()
         self._connection.channel_closed(self)
         if self._session is not None:
             self._session.client_gone()
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        self._writable = False
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        self._writable = True
         self.drained()
 
     def drained(self) -> None:
         """The channel's window or the connection takes more again."""
-        if self._session is not None and not self.full:
-            self._session.client_drained()
+        if not self.full:
+            self._has_drained()
+            if self._session is not None:
+                self._session.client_drained()
+
+    def _has_drained(self) -> None:
+        if self._draining is not None:
+            self._draining.set_result(None)
+            self._draining = None
 
     def end(self, outcome: Outcome) -> None:
         if self._session is not None:
@@ -229,11 +237,12 @@ class Channel(asyncssh.SSHServerSession[bytes]):
 
     @property
     def full(self) -> bool:
-        return not (self._writable.is_set() and self._connection.writable.is_set())
+        return not (self._writable and self._connection.writable)
 
     async def drain(self) -> None:
-        await self._writable.wait()
-        await self._connection.writable.wait()
+        while self.full and self._channel is not None:
+            self._draining = self._draining or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._draining)
         if self._channel is None:
             raise ConnectionResetError("the client is gone")
 

@@ -35,18 +35,17 @@ _NO_FORWARDING = "port forwarding is not possible through this bastion"
 
 
 class Connection(SignIn):
-    """asyncssh's callbacks for one connection. `writable` is clear while the client takes nothing."""
+    """asyncssh's callbacks for one connection. Not `writable` while the client takes nothing."""
 
     def __init__(self, listener: "Listener") -> None:
         self.id = secrets.token_hex(8)
-        self.writable = asyncio.Event()
-        self.writable.set()
+        self.writable = True
         super().__init__(listener, listener.log.bind(connection_id=self.id))
         self._began = time.monotonic()
         self._last_words: str | None = None
         self._channels: set[Channel] = set()
         self._short_way: packets.ShortWay | None = None
-        self._gone = asyncio.Event()
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._over: Refusal | None = None  # why no session may begin any more
 
     # The transport.
@@ -60,7 +59,7 @@ class Connection(SignIn):
         self._source_ip = source_ip
         self._log = self._log.bind(source_ip=self._source_ip, source_port=source_port)
         # asyncssh ignores the transport's flow control; a client with a huge window would fill the memory.
-        conn.pause_writing = self.writable.clear  # type: ignore[method-assign]
+        conn.pause_writing = self._pause_writing  # type: ignore[method-assign]
         conn.resume_writing = self._resume_writing  # type: ignore[method-assign]
         self._limit_before_login(conn)
         tuning.acknowledge_quickly(conn)
@@ -73,8 +72,11 @@ class Connection(SignIn):
         door.ask(conn, self)
         self._listener.own(self._open())
 
+    def _pause_writing(self) -> None:
+        self.writable = False
+
     def _resume_writing(self) -> None:
-        self.writable.set()
+        self.writable = True
         for channel in tuple(self._channels):
             channel.drained()
 
@@ -100,8 +102,8 @@ class Connection(SignIn):
             self.disconnect("sign-in is unavailable, try again")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.writable.set()
-        self._gone.set()
+        self._resume_writing()
+        self._gone.set_result(None)
         self._end_conversation()
         self._listener.forget(self)
         if self._source_ip:
@@ -199,10 +201,9 @@ class Connection(SignIn):
         interval = self._listener.sessions.recheck_interval
         while (expires is not None or interval is not None) and self._over is None:
             left = math.inf if expires is None else (expires - datetime.now(UTC)).total_seconds()
-            with contextlib.suppress(TimeoutError):
-                # within the hour: a clock may be set
-                await asyncio.wait_for(self._gone.wait(), max(0.0, min(left, interval or math.inf, 3600.0)))
-            if self._gone.is_set():
+            # within the hour: a clock may be set
+            await asyncio.wait({self._gone}, timeout=max(0.0, min(left, interval or math.inf, 3600.0)))
+            if self._gone.done():
                 return
             if expires is not None and expires <= datetime.now(UTC):
                 text = "What you signed in with has expired: sign in anew."
@@ -228,9 +229,8 @@ class Connection(SignIn):
             channel.end(Outcome(Status.REVOKED, reason=why.reason, sentence=why.user_text, log_text=why.log_text))
         await self._log_refused(why.reason, why.log_text)
         deadline = time.monotonic() + END_GRACE
-        while self._channels and not self._gone.is_set() and time.monotonic() < deadline:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone.wait(), 0.05)
+        while self._channels and not self._gone.done() and time.monotonic() < deadline:
+            await asyncio.wait({self._gone}, timeout=0.05)
         self.disconnect(why.user_text)
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> NoReturn:

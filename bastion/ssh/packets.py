@@ -34,7 +34,7 @@ class _Key:
 
 
 class _Padding:
-    """Random bytes (RFC 4253 section 6), a system call for many packets."""
+    """Random bytes (RFC 4253 section 6), a system call for many packets of all connections."""
 
     def __init__(self) -> None:
         self._pool, self._used = b"", 0
@@ -46,6 +46,9 @@ class _Padding:
         return self._pool[self._used - size : self._used]
 
 
+_PADDING = _Padding()
+
+
 class ShortWay:
     """For one connection. `conn` is asyncssh's: its private parts are used, as KNOWN allows."""
 
@@ -53,7 +56,6 @@ class ShortWay:
         self._conn = conn
         self._sending: _Key | None = None
         self._receiving: _Key | None = None
-        self._padding = _Padding()
         self._keepalive_set = 0.0
 
     def install(self) -> None:
@@ -110,7 +112,7 @@ class ShortWay:
             piece = data[begin : min(begin + channel._send_pktsize, size)]
             padding = -(1 + len(head) + 4 + len(piece)) % 16
             padding += 16 if padding < 4 else 0
-            yield b"".join((bytes((padding,)), head, len(piece).to_bytes(4, "big"), piece, self._padding.take(padding)))
+            yield b"".join((bytes((padding,)), head, len(piece).to_bytes(4, "big"), piece, _PADDING.take(padding)))
 
     # From the client.
 

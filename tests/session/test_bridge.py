@@ -46,6 +46,8 @@ class Program:
         self._readable = asyncio.Event()
         self._on_output: Callable[[], None] = self._readable.set
         self.drained: Callable[[], None] = lambda: None
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     def say(self, *chunks: Chunk) -> None:
         """Nothing is the end."""
@@ -77,6 +79,7 @@ class Program:
 
     async def signal(self, name: str) -> None:
         self.happened.append(("signal", name))
+        await self.answers.wait()
 
 
 class Onlooker:
@@ -310,6 +313,8 @@ async def test_the_first_bytes_of_a_character_are_not_held_for_long() -> None:
 async def test_no_task_outlives_it_and_nothing_passes_any_more() -> None:
     before = asyncio.all_tasks()
     b = Bridged()
+    b.program.answers.clear()
+    b.bridge.signal("TERM")
     await b.until(lambda: len(asyncio.all_tasks()) == len(before) + 4)
     b.program.say((OUT, b"x"))
     await b.until(lambda: b.happened.of("client"))
