@@ -13,6 +13,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from tests.servers.engine import debian_tar
+from tests.servers.newer_engine import docker_26_tar
 
 WORKERS = 2
 FEW = 10  # more that fail are no accident
@@ -44,8 +45,9 @@ def run(title: str, *options: str) -> dict[str, bool]:
 
 
 def main(*where: str) -> int:
-    print("A Debian tree for the containers: half a minute, once", flush=True)
+    print("Debian trees for containers, and with a newer Docker: two minutes, once", flush=True)
     debian_tar()
+    docker_26_tar()
     try:
         outcomes = run(
             "two at a time", "-n", str(WORKERS), "--dist=worksteal", "-m", "not alone", "--cache-clear", *where

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers.engine import Engine, docker_engine
+from tests.servers.newer_engine import newer_docker_engine
 from tests.servers.oidc import Provider, oidc_provider
 from tests.servers.podman import podman_engine
 
@@ -30,6 +31,15 @@ def engine(servers_folder: Path) -> Iterator[Engine]:
     folder = servers_folder / "engine"
     folder.mkdir()
     with docker_engine(folder) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def newer_engine(servers_folder: Path, engine: Engine) -> Iterator[Engine]:
+    """Docker 26; the others are Docker 20.10 and Podman 4.3, as Debian 12 has them."""
+    folder = servers_folder / "newer"
+    folder.mkdir()
+    with newer_docker_engine(folder, engine) as started:
         yield started
 
 

@@ -1,6 +1,7 @@
 """Execs in containers of the real engine."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -107,14 +108,20 @@ class Programs:
         return await program.wait(), joined(chunks), joined(chunks, Stream.ERROR)
 
 
-@pytest.fixture
-async def programs(engine: DockerEngine) -> AsyncIterator[Programs]:
+@contextlib.asynccontextmanager
+async def programs_of(engine: DockerEngine) -> AsyncIterator[Programs]:
     own = Engine(config.Engine(url=engine.url, timeout=30))
     programs = Programs(own, engine)
     yield programs
     for program in programs.running:
         await program.close()
     await own.close()
+
+
+@pytest.fixture
+async def programs(engine: DockerEngine) -> AsyncIterator[Programs]:
+    async with programs_of(engine) as programs:
+        yield programs
 
 
 @pytest.fixture

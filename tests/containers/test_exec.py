@@ -2,7 +2,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from docker.models.containers import Container as DockerContainer
@@ -11,7 +11,7 @@ from bastion.containers.attach import HIGH_WATER, RECEIVE
 from bastion.containers.shell import shell_argv
 from bastion.errors import Reason, Refusal
 from bastion.model import Stream, Terminal
-from tests.containers.conftest import TERMINAL, Programs, drained, joined, read_all, read_until, until
+from tests.containers.conftest import TERMINAL, Programs, drained, joined, programs_of, read_all, read_until, until
 from tests.servers.engine import BUSYBOX, DEBIAN, NO_SHELL
 from tests.servers.engine import Engine as DockerEngine
 
@@ -270,3 +270,21 @@ async def test_many_at_once(busybox: DockerContainer, programs: Programs) -> Non
     results = await asyncio.gather(*(programs.run(busybox, f"echo {n}; exit {n}") for n in range(30)))
     assert results == [(n, b"%d\n" % n, b"") for n in range(30)]
     assert programs.engine.starts._value == programs.engine.section.exec_starts
+
+
+@pytest.fixture
+async def programs_of_newer(newer_engine: DockerEngine) -> AsyncIterator[Programs]:
+    async with programs_of(newer_engine) as programs:
+        yield programs
+
+
+async def test_from_api_1_42_on_the_engine_makes_the_terminal_with_its_size(
+    programs_of_newer: Programs, newer_engine: DockerEngine
+) -> None:
+    """Without stty nothing waits for it in the container: the first that the program sees is what the engine made."""
+    container = newer_engine.run()
+    await programs_of_newer.run(container, "rm /bin/stty")
+    for columns in range(100, 120):
+        program = await programs_of_newer.start(container, "busybox stty size", terminal=Terminal("x", columns, 33))
+        assert joined(await read_all(program)) == b"33 %d\r\n" % columns
+    container.remove(force=True)

@@ -24,16 +24,22 @@ _numbers = itertools.count(1)
 
 def debian_tar() -> Path:
     """A Debian tree with bash, vim, procps and sudo, made by debootstrap once (half a minute) and cached."""
-    return made_once("debian-2.tar", _make_debian_tar)
+    return made_once("debian-2.tar", _make_tar)
 
 
-def _make_debian_tar(tar: Path) -> None:
+def _make_tar(tar: Path) -> None:
+    with debian_tree(tar, "bookworm", "vim-tiny,procps,sudo,less") as tree:
+        (tree / "etc/sudoers.d/anyone").write_text("ALL ALL=(ALL) NOPASSWD: ALL\n")
+
+
+@contextlib.contextmanager
+def debian_tree(tar: Path, release: str, packages: str) -> Iterator[Path]:
+    """A root file system by debootstrap; as the caller leaves it, it is packed, without what no container needs."""
     with tempfile.TemporaryDirectory(dir=tar.parent) as folder:
         tree = Path(folder, "tree")
-        packages = "--include=vim-tiny,procps,sudo,less"
-        command = ["debootstrap", "--variant=minbase", packages, "bookworm", str(tree)]
+        command = ["debootstrap", "--variant=minbase", f"--include={packages}", release, str(tree)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        (tree / "etc/sudoers.d/anyone").write_text("ALL ALL=(ALL) NOPASSWD: ALL\n")
+        yield tree
         unused = ("dev", "var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale", "usr/share/man")
         left_out = [f"--exclude=./{folder}/*" for folder in unused]
         subprocess.run(["tar", "-C", str(tree), *left_out, "-cf", str(tar), "."], check=True)
@@ -97,19 +103,16 @@ class Engine:
         return [row[-1] for row in container.top(ps_args="-eo pid,args")["Processes"]]
 
 
-@contextlib.contextmanager
-def dockerd(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def dockerd_command(folder: Path) -> list[str]:
     """A dockerd that answers at `folder`/docker.sock, without any network: it never touches the machine's own."""
-    assert os.geteuid() == 0, "the tests start a Docker engine of their own, which needs root: sudo make test"
-    socket = folder / "docker.sock"
-    command = [
+    return [
         "dockerd",
         "--data-root",
         f"{folder}/data",
         "--exec-root",
         f"{folder}/exec",
         "-H",
-        f"unix://{socket}",
+        f"unix://{folder}/docker.sock",
         "--pidfile",
         f"{folder}/pid",
         "--bridge=none",
@@ -117,7 +120,14 @@ def dockerd(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         "--ip-forward=false",
         "--ip-masq=false",
     ]
-    with running(command, folder / "dockerd.log") as process:
+
+
+@contextlib.contextmanager
+def dockerd(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The command above, and running."""
+    assert os.geteuid() == 0, "the tests start a Docker engine of their own, which needs root: sudo make test"
+    socket = folder / "docker.sock"
+    with running(dockerd_command(folder), folder / "dockerd.log") as process:
         wait_until(lambda: accepts_unix(socket) or process.poll() is not None, "dockerd answers")
         yield process
 
