@@ -1,13 +1,6 @@
 """The image: built by the tests' own engine on a Debian base, and run."""
 
-import hashlib
 import importlib.metadata
-import io
-import os
-import ssl
-import subprocess
-import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,69 +8,14 @@ from typing import Any
 import docker
 import pytest
 
-from tests.servers.cache import made_once
-from tests.servers.engine import DEBIAN, Engine
+from tests.servers.engine import Engine
+from tests.servers.image import ROOT, bastion_image
 from tests.servers.process import wait_until
-
-ROOT = Path(__file__).parents[1]
-BASE = "bastion-test/base:1"
-PACKAGES = "bastion-test/packages:1"
-IMAGE = "bastion-test/bastion:1"
-
-
-def base_image(engine: Engine) -> None:
-    """Debian, with what this machine trusts and where it gets packages from: a proxy may stand before the network."""
-    files: dict[str, bytes] = {"Dockerfile": f"FROM {DEBIAN}\nCOPY etc /etc/\n".encode()}
-    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True)
-    lines = [line.partition("=") for line in listed.stdout.splitlines() if line.startswith(("global.", ":env:."))]
-    pip = {name.split(".", 1)[1]: value.strip("'") for name, _, value in lines}
-    if bundle := ssl.get_default_verify_paths().cafile:
-        files["etc/pip-ca.crt"] = Path(bundle).read_bytes()
-        pip["cert"] = "/etc/pip-ca.crt"
-    files["etc/pip.conf"] = "\n".join(["[global]", *(f"{name} = {value}" for name, value in pip.items())]).encode()
-    for path in Path("/etc/apt/apt.conf.d").glob("*proxy*"):
-        files[f"etc/apt/apt.conf.d/{path.name}"] = path.read_bytes()
-    context = io.BytesIO()
-    with tarfile.open(fileobj=context, mode="w") as tar:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
-            tar.addfile(entry, io.BytesIO(content))
-    context.seek(0)
-    engine.client.images.build(fileobj=context, custom_context=True, tag=BASE, rm=True)
-
-
-def docker_cli(engine: Engine, *arguments: str) -> None:
-    subprocess.run(["docker", "-H", engine.url, *arguments], check=True, stdout=subprocess.DEVNULL)
-
-
-def build(engine: Engine, tag: str, target: str | None = None) -> None:
-    proxies = {name: os.environ[name] for name in ("http_proxy", "https_proxy", "no_proxy") if name in os.environ}
-    engine.client.images.build(
-        path=str(ROOT),
-        tag=tag,
-        target=target,
-        rm=True,
-        network_mode="host",
-        buildargs={"BASE": BASE} | proxies,
-        cache_from=[PACKAGES],
-    )
 
 
 @pytest.fixture(scope="module")
 def image(engine: Engine) -> str:
-    """Built once a machine with Debian's and Python's packages from the network; what that made is cached."""
-
-    def make(tar: Path) -> None:
-        base_image(engine)
-        build(engine, PACKAGES, "packages")
-        docker_cli(engine, "save", "-o", str(tar), BASE, PACKAGES)
-
-    made_of = b"".join((ROOT / name).read_bytes() for name in ("Dockerfile", "pyproject.toml"))
-    tar = made_once(f"image-{hashlib.sha256(made_of).hexdigest()[:12]}.tar", make)
-    docker_cli(engine, "load", "-i", str(tar))
-    build(engine, IMAGE)
-    return IMAGE
+    return bastion_image(engine)
 
 
 pytestmark = pytest.mark.timeout(900)  # the first build on a machine fetches some 100 MB

@@ -28,7 +28,10 @@ SHELL_SESSION, COMMAND_SESSION = "8a31b805588d7f1b", "a4f3089a4846085e"  # those
 
 # Commands that change the machine they are run on: where they are copied from, and what tests them.
 ELSEWHERE = {
-    "python3 -m venv /opt/bastion": ("systemd/README.md", "tests/test_systemd.py"),  # root, and systemd as process 1
+    "python3 -m venv /opt/bastion": (
+        "systemd/README.md",
+        "tests/e2e/test_systemd.py",
+    ),  # root, and systemd as process 1
     "docker build -t bastion .": ("Dockerfile", "tests/test_dockerfile.py"),  # ports and volumes of the machine's own
 }
 

@@ -13,7 +13,7 @@ from bastion.containers import processes
 from bastion.containers.attach import Attach, attach
 from bastion.containers.engine import Engine
 from bastion.containers.shell import interpreter, launch_argv
-from bastion.errors import Reason, Refusal
+from bastion.errors import Reason, Refusal, Unavailable
 from bastion.model import Chunk, Container, Stream, Terminal
 
 _logger = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ START_SECONDS = 0.25  # after which a silent program is taken to have started, a
 POLL_FIRST, POLL_LAST = 0.005, 2.0  # seconds between questions for the exit status
 DOUBT_SECONDS = 10.0  # "running", says the engine, after the end of the output: ask the container itself
 STALL_FIRST, STALL_LAST = 1.0, 10.0  # seconds between looks at a program whose output nobody takes
+STALL_ANSWER = 2.0  # seconds for the engine's answer then
 REST = 4 << 20  # bytes; what was between a program that has ended and its client: 1.2 MB, measured
 RESIZE_LIMIT = 15.0  # seconds; the engine itself waits 10 for the start
 MAX_SIZE = 0xFFFF  # columns or rows: unsigned short in struct winsize
@@ -177,8 +178,9 @@ class Exec:
             self._start_timer.cancel()
             self.engine.starts.release()
 
-    async def _inspect(self) -> dict[str, Any]:
-        state: dict[str, Any] = await self.engine.call(lambda client: client.exec_inspect(self.id))
+    async def _inspect(self, timeout: float | None = None) -> dict[str, Any]:
+        inspect = partial(docker.APIClient.exec_inspect, exec_id=self.id)
+        state: dict[str, Any] = await self.engine.call(inspect, timeout=timeout)
         return state
 
     def _may_be_the_engines(self, chunks: list[Chunk]) -> bool:
@@ -239,7 +241,7 @@ class Exec:
     async def _watch_stall(self) -> None:
         """Take what a program left that has ended while nobody read.
 
-        Until then the engine (20.10) tells the end of no other exec of this container: one stuck client held up all.
+        Until then the engine tells the end of no other exec of this container: one stuck client held up all.
         """
         delay = STALL_FIRST
         reads = self._attach.reads
@@ -256,8 +258,14 @@ class Exec:
             delay = min(delay * 2, STALL_LAST)
 
     async def _is_alive(self) -> bool:
-        """Asks ContainerTop too: of an exec with unread output inspect says "running" although it has ended."""
-        state = await self._inspect()
+        """Of an exec with unread output that has ended, inspect says "running" (Docker 20.10) or nothing (26)."""
+        try:
+            state = await self._inspect(STALL_ANSWER)
+        except Unavailable:
+            await self.engine.call(
+                lambda client: client.ping(), timeout=STALL_ANSWER
+            )  # it is not the engine that is away
+            return False
         if not state["Running"]:
             return False
         top = await self.engine.call(lambda client: client.top(self.container.id, ps_args="-eo pid"))

@@ -1,6 +1,7 @@
 """Compresses recordings that have ended, one at a time, while nobody else wants the processor."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -43,7 +44,8 @@ class Packer:
 
 
 def _give_way() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    with contextlib.suppress(OSError):  # a sandbox may forbid it: then it is as important as the rest
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _pack(path: Path) -> None:

@@ -288,7 +288,8 @@ class Session:
             chunk = (stream, text.encode())
             if self._recorder is not None and outcome.reason is not Reason.RECORDING_FAILED:
                 with contextlib.suppress(Refusal, TimeoutError):
-                    await asyncio.wait_for(self._recorder.write([chunk]), FAREWELL_LIMIT)
+                    async with asyncio.timeout(FAREWELL_LIMIT):
+                        await self._recorder.write([chunk])
             self._client.write(chunk)
         if outcome.exit_signal is not None:
             self._client.exit_signal(outcome.exit_signal)
@@ -309,7 +310,8 @@ class Session:
         program = self._starting.result()
         try:
             if outcome.clean:
-                return await asyncio.wait_for(program.left_behind(), COUNT_LIMIT)
+                async with asyncio.timeout(COUNT_LIMIT):
+                    return await program.left_behind()
             reaper.reap(engine, self._container, self.id, program.is_over)
         except (Refusal, TimeoutError):
             pass

@@ -251,6 +251,10 @@ async def test_backpressure_both_ways(busybox: DockerContainer, programs: Progra
 
 async def test_a_client_that_is_stuck_holds_up_no_other_session(container: DockerContainer, programs: Programs) -> None:
     """Unread output of a program that has ended blocks the ends of others in this engine, until it is taken."""
+    await _stuck_client(container, programs)
+
+
+async def _stuck_client(container: DockerContainer, programs: Programs) -> None:
     stuck = await programs.start(container, "exec yes")
     attached = stuck._attach
 
@@ -287,4 +291,11 @@ async def test_from_api_1_42_on_the_engine_makes_the_terminal_with_its_size(
     for columns in range(100, 120):
         program = await programs_of_newer.start(container, "busybox stty size", terminal=Terminal("x", columns, 33))
         assert joined(await read_all(program)) == b"33 %d\r\n" % columns
+    container.remove(force=True)
+
+
+async def test_nor_does_it_on_a_newer_engine(programs_of_newer: Programs, newer_engine: DockerEngine) -> None:
+    """Which does not even answer the question whether the stuck one still runs."""
+    container = newer_engine.run()
+    await _stuck_client(container, programs_of_newer)
     container.remove(force=True)

@@ -20,7 +20,7 @@ def docker_26_tar() -> Path:
     """A Debian tree with Docker 26, made by debootstrap once (a minute) and cached."""
 
     def make(tar: Path) -> None:
-        with debian_tree(tar, "trixie", "docker.io,iptables"):
+        with debian_tree(tar, "trixie", "docker.io,iptables,procps"):
             pass  # as it is
 
     return made_once("docker-26.tar", make)
