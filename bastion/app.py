@@ -68,7 +68,7 @@ async def _serve(config: Config) -> None:
         log = await parts.enter_async_context(AuditLog(config.audit, config.bastion_id, database, config.state_folder))
         for work in (rotate(config.audit), _reopen(log, reopen)):
             parts.push_async_callback(_end, asyncio.create_task(work))
-        rows = await parts.enter_async_context(SessionRows(database, config.bastion_id))
+        rows = await parts.enter_async_context(SessionRows(database, config.bastion_id, config.audit.mode == "strict"))
         throttle = Throttle(config.ssh.penalties)
         await parts.enter_async_context(learning(throttle, config, database))
         totp = Totp(config.auth.totp, Enrolments(database)) if config.auth.totp is not None else None

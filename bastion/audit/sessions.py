@@ -49,12 +49,14 @@ class SessionRow:
 class SessionRows:
     """Begins rows. `async with` owns the task that writes them, in order.
 
-    `bastion_id` tells the bastions apart that share a database; it has to stay the same over a restart.
+    `bastion_id` tells the bastions apart that share a database; it has to stay the same over a restart. Where it is not
+    `strict`, a session begins also while the database is away: its row then comes with its session.start (sinks.py).
     """
 
-    def __init__(self, database: AsyncEngine, bastion_id: str) -> None:
+    def __init__(self, database: AsyncEngine, bastion_id: str, strict: bool = True) -> None:
         self._database = database
         self._bastion_id = bastion_id
+        self._strict = strict
 
     async def __aenter__(self) -> Self:
         self._writer: Writer[Executable] = Writer(
@@ -80,7 +82,7 @@ class SessionRows:
         command: str | None,
         node_ip: str | None = None,
     ) -> None:
-        """Add the row of a session that is about to begin. Unavailable (AUDIT_UNAVAILABLE) when that fails."""
+        """Add the row of a session that is about to begin. Unavailable (AUDIT_UNAVAILABLE) when that fails; strict."""
         now = datetime.now(UTC)
         row = {
             "session_id": session_id,
@@ -109,7 +111,9 @@ class SessionRows:
         except asyncio.CancelledError:
             self._refuse(session_id)
             raise
-        if error is not None:
+        if error is not None and not self._strict:
+            _logger.warning("session %s begins without its row: %s", session_id, describe(error))
+        elif error is not None:
             self._refuse(session_id)  # the database may have it all the same
             raise unavailable(self._database, error)
 

@@ -1,6 +1,7 @@
 """Where audit events go. Each sink writes for one Writer, and fails with what a person can mend."""
 
 import os
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -124,7 +125,10 @@ class Anchor:
 
 
 class EventTable:
-    """The table `events` and, in the same transaction, what two of them mean: a row of `commands`, a session's end."""
+    """The table `events` and, in the same transaction, what some of them mean: a row of `commands`, a session's end.
+
+    And its row, where the database was away when it began.
+    """
 
     name = "database events"
 
@@ -132,6 +136,7 @@ class EventTable:
         self._engine = engine
         values = {name: bindparam(f"_{name}", type_=commands.c[name].type) for name in COMMAND_COLUMNS}
         of_session = select(*values.values(), sessions.c.app_name).where(sessions.c.session_id == values["session_id"])
+        self._insert_session = insert_new(engine, sessions, "session_id")
         self._insert_command = insert_new(engine, commands, "command_id").from_select([*values, "app_name"], of_session)
 
     async def open(self) -> None:
@@ -151,10 +156,13 @@ class EventTable:
             | {"time": _moment(entry), "entry": entry.line}
             for entry in batch
         ]
+        begun = [_session(entry) for entry in batch if entry.fields["event"] == Event.SESSION_START]
         lines = [_command(entry) for entry in batch if entry.fields["event"] == Event.SESSION_COMMAND]
         ends = [_end(entry) for entry in batch if entry.fields["event"] == Event.SESSION_END]
         async with self._engine.begin() as connection:
             await connection.execute(insert_new(self._engine, events, "id"), rows)
+            if begun:
+                await connection.execute(self._insert_session, begun)
             if lines:
                 await connection.execute(self._insert_command, lines)
             if ends:
@@ -167,6 +175,17 @@ class EventTable:
 
 def _moment(entry: Entry) -> datetime:
     return datetime.fromisoformat(str(entry.fields["time"]))
+
+
+def _session(entry: Entry) -> dict[str, object]:
+    """The row that SessionRows.begin() adds, as far as the event says it."""
+    names = "session_id", "connection_id", "bastion_id", "user", "source_ip", "engine", "container_id", "command"
+    row: dict[str, object] = {name: entry.fields[name] for name in names}
+    address = str(entry.fields["address"]).rpartition("/")[2]
+    found = re.fullmatch(r"(.+)\.([^.]+)\.([0-9]{1,18})", address, re.ASCII)
+    app, proc, instance = (found[1], found[2], int(found[3])) if found else (address, None, None)
+    row |= {"app_name": app, "proc_name": proc, "instance_no": instance, "terminal": bool(entry.fields["terminal"])}
+    return row | {"status": ACTIVE, "created_at": _moment(entry), "updated_at": _moment(entry)}
 
 
 def _command(entry: Entry) -> dict[str, object]:

@@ -3,6 +3,7 @@ import contextlib
 import signal
 import sqlite3
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bastion.errors import Reason, Unavailable
 from bastion.model import Address, Container, ContainerState
 from tests.audit.sections import audit
 from tests.audit.test_database import limited_role
+from tests.audit.trail import Trail, one_session
 from tests.audit.waiting import eventually
 from tests.servers.postgres import Postgres
 
@@ -115,6 +117,27 @@ async def test_what_a_crash_left_is_lost_and_only_that(rows: SessionRows, databa
     # The one that was taken for dead was an old process that still drains.
     await end(database, "left", "ended")
     assert (await status(rows))["left"] == "ended"
+
+
+async def test_where_it_is_not_strict_the_row_comes_with_the_event(
+    rows: SessionRows, database: AsyncEngine, tmp_path: Path
+) -> None:
+    away = create_engine(Database(url=SecretStr(f"sqlite+aiosqlite:///{tmp_path}/nowhere/b.db")))
+    trail = Trail(tmp_path, database)
+    async with trail.log() as log:
+        async with SessionRows(away, "b1", strict=False) as without:
+            await one_session(log, without, "late", "true")
+        await one_session(log, rows, "usual", "true")
+    found = {row.session_id: row for row in await Search(database).sessions(Filters())}
+    late, usual = found["late"], found["usual"]
+    assert late.status == "ended"
+    assert late.created_at < usual.created_at
+    changed = {"session_id": "usual", "instance_no": usual.instance_no}
+    moments = {name: getattr(usual, name) for name in ("created_at", "ended_at", "updated_at")}
+    assert replace(late, **changed, **moments) == usual
+    assert len(await Search(database).commands(Filters(session="late"))) == 3
+    assert (await trail.compare()).findings == []
+    await away.dispose()
 
 
 async def test_those_that_are_over_are_the_bastions_own(rows: SessionRows, database: AsyncEngine) -> None:
