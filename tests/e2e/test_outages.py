@@ -193,6 +193,32 @@ def test_an_audit_log_on_a_full_disk(folder: Path, engine: Engine, small_disk: P
         assert len(started) >= let_in + 1  # nobody had a session that is not in the log; one may have ended at once
 
 
+def test_best_effort_goes_on_over_a_log_whose_disk_is_full(folder: Path, engine: Engine, small_disk: Path) -> None:
+    log = small_disk / "audit.jsonl"
+    complaint = f"audit.file {log}: the audit log can not be written there: "
+    with serving(folder, engine.url, audit={"file": str(log), "mode": "best_effort"}) as bastion:
+        a_session(bastion)
+        filler, sessions = fill(small_disk), 1
+        while complaint not in (folder / "bastion.log").read_text():
+            a_session(bastion)  # the log's own last page has room
+            sessions += 1
+        for _ in range(3):
+            a_session(bastion)
+            sessions += 1
+        before = len(lines(log))
+        filler.unlink()
+        wait_until(lambda: [entry for entry in lines(log) if entry["event"] == "audit.recovered"], "the log says so")
+        (told,) = [entry for entry in lines(log) if entry["event"] == "audit.recovered"]
+        assert (told["sink"], told["dropped"]) == (f"audit.file {log}", 0)
+        wait_until(lambda: len(sessions_in(log, "session.end")) == sessions, "and what happened meanwhile follows")
+        assert len(sessions_in(log, "session.start")) == sessions
+        assert len(lines(log)) > before + 3 * 4
+
+
+def sessions_in(log: Path, event: str) -> list[object]:
+    return [entry["session_id"] for entry in lines(log) if entry["event"] == event]
+
+
 def test_a_database_on_a_full_disk(folder: Path, engine: Engine, small_disk: Path, start: Start) -> None:
     assert mount("-o", "remount,size=2m", str(small_disk))
     file = small_disk / "bastion.db"
