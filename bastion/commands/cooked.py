@@ -88,9 +88,10 @@ class CookedLines:
     def _may_be_read(self, line: TypedLine) -> bool:
         """A program may have taken the keys: no echo where they were typed, and by now a prompt has come."""
         row = self._screen.row(line.row) if line.row is not None else None
-        if row is None or line.row == self._screen.row_number or row.text(line.column).startswith(line.text[:1]):
+        before = self._screen.before_cursor()[0]
+        if row is None or before == line.prompt or row.text(line.column).startswith(line.text[:1]):
             return False
-        return self._prompts.is_prompt(self._screen.before_cursor()[0])
+        return self._prompts.is_prompt(before)
 
     def _begin_anew(self, line: TypedLine) -> None:
         before, column = self._screen.before_cursor()

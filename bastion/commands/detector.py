@@ -221,7 +221,7 @@ class Detector:
     def _editor_begins(self) -> None:
         if self._records.expansion.shown:
             self._editor.text_given = self._records.expansion_shown()
-        self._editor.begin(self._cooked.hand_over(), self._at)
+        self._editor.begin(self._cooked.hand_over())
 
     def _switched(self, alternate: bool) -> None:
         self._keypad_editor = False

@@ -10,16 +10,14 @@ from bastion.commands.records import Records
 from bastion.commands.screen import Screen
 from bastion.commands.verifying import lines_verified, spelt_in, verified
 
-ECHO_DELAY = 0.5  # seconds that a prompt or an echo may take
 MAX_AHEAD = 1024  # lines typed ahead that are remembered
 
 
 class Edit:
     """One line being edited."""
 
-    def __init__(self, begin: Place, at: float) -> None:
+    def __init__(self, begin: Place) -> None:
         self.begin = begin  # where the cursor was when the editor began
-        self.begin_at = at
         self.begin_prompt = ""  # what stood left of it: zsh shows its prompt before
         self.anchor: Place | None = None  # where the line begins, known from the first key on
         self.prompt = ""
@@ -46,7 +44,7 @@ class LineEditor:
         """Something was typed that is not run yet."""
         return bool(self._typed) or (self._edit is not None and self._edit.keys > 0)
 
-    def begin(self, typed_ahead: list[TypedLine], at: float) -> None:
+    def begin(self, typed_ahead: list[TypedLine]) -> None:
         """The editor begins to read."""
         edit = self._edit
         if edit is not None and edit.interrupted and edit.anchor is not None:
@@ -55,7 +53,7 @@ class LineEditor:
             if line not in self._typed:
                 self._typed.append(line)
         if edit is None or edit.keys:
-            self._edit = self._new_edit(at)
+            self._edit = self._new_edit()
 
     def ahead(self, line: TypedLine) -> None:
         """A line was entered while no editor read."""
@@ -84,9 +82,9 @@ class LineEditor:
     def key(self, key: bytes, at: float) -> None:
         edit = self._edit
         if edit is None:
-            edit = self._edit = self._new_edit(at)
-        if edit.anchor is None:
-            self._anchor(edit, at)
+            edit = self._edit = self._new_edit()
+        if edit.anchor is None and not edit.enters:
+            self._anchor(edit)
         edit.keys += 1
         if key == PASTE_BEGINS:
             self._pasting = True
@@ -112,21 +110,21 @@ class LineEditor:
         else:
             line.key(key)
 
-    def _new_edit(self, at: float) -> Edit:
+    def _new_edit(self) -> Edit:
         before, column = self._screen.before_cursor()
-        edit = Edit((self._screen.row_number, column), at)
+        edit = Edit((self._screen.row_number, column))
         echoed = any(before.strip() in line.text for line in self._typed)
         if before.strip() and not echoed and (before.endswith(" ") or looks_like_prompt(before)):
             edit.begin_prompt = before
         return edit
 
-    def _anchor(self, edit: Edit, at: float) -> None:
+    def _anchor(self, edit: Edit) -> None:
         """The first key: where the cursor is, the line begins, unless what was typed ahead stands there already."""
         row = self._screen.row_number
         before, column = self._screen.before_cursor()
         self._reader.expect_right_prompt()
         nothing_shown = (row, column) == edit.begin and not edit.begin_prompt and not self._without_prompt
-        if nothing_shown and at - edit.begin_at < ECHO_DELAY:
+        if nothing_shown:
             return  # the prompt is not shown yet
         first = row
         while first > edit.begin[0] and not self._reader.begins_line(first):

@@ -48,6 +48,14 @@ def asks_for_secret(text: str) -> bool:
     return len(question) < LONGEST and _SECRET.match(question) is not None
 
 
+def answers_secret(prompt: str) -> bool:
+    """What is typed at this prompt is a secret, though the program was too late, or did not care, to turn the echo off.
+
+    A shell's prompt may have such a word in it, in the name of a host, but does not end so.
+    """
+    return prompt.rstrip().endswith(":") and asks_for_secret(prompt)
+
+
 @lru_cache(256)
 def _shape(text: str) -> str:
     return _VARIABLE.sub("w", text)

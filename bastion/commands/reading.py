@@ -92,7 +92,8 @@ class Reader:
         """
         first = anchor[0]
         ending = prompt[-ENDING:]
-        tests: list[Callable[[str], bool]] = [lambda text: text.startswith(prompt)]
+        same = _digits_aside(prompt)  # a clock in it, or a number of jobs
+        tests: list[Callable[[str], bool]] = [lambda text: _digits_aside(text[: len(prompt)]) == same]
         if ending.strip():
             tests.append(lambda text: text[len(prompt) - len(ending) : len(prompt)] == ending)
         for rows in (range(last_row, first - 1, -1), range(first - 1, max(self._screen.first, first - REACH), -1)):

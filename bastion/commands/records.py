@@ -1,7 +1,7 @@
 """The commands that were found, in order: some may still be added to, changed or taken back."""
 
 from bastion.commands.expansion import Expansion
-from bastion.commands.prompts import asks_for_rest, asks_for_secret, continues, joins, match_prompt
+from bastion.commands.prompts import answers_secret, asks_for_rest, asks_for_secret, continues, joins, match_prompt
 from bastion.commands.reading import Reader, without_right_prompt
 from bastion.model import Command, Confidence
 
@@ -79,6 +79,9 @@ class Records:
 
         `ahead`: it was typed before there was a prompt; `unplaced`: `content` begins with a prompt that is not known.
         """
+        if answers_secret(prompt):
+            self.unechoed(at, prompt)
+            return
         last = self._last
         previous = last.content if last else ""
         continued = last is not None and last.is_command and not self._closed and joins(prompt)
@@ -118,6 +121,9 @@ class Records:
 
     def input(self, content: str, typed: str | None, *, at: float, prompt: str, row: int) -> None:
         """A line that was shown where no prompt is known: a program's, or a shell's that will run it later."""
+        if answers_secret(prompt):
+            self.unechoed(at, prompt)
+            return
         record = Record(content, Confidence.INPUT, at, prompt, row)
         record.tentative = True
         record.typed = typed

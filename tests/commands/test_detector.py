@@ -121,6 +121,20 @@ def test_a_line_is_taken_once_it_can_not_be_continued():
     assert detector.finish() == []
 
 
+@pytest.mark.parametrize(
+    ("prompt", "kept"), [(b"Password: ", False), (b"API token: ", False), (b"secrets:~> ", True), (b"Login: ", True)]
+)
+def test_an_answer_to_a_question_for_a_secret_is_not_kept_though_it_was_echoed(prompt, kept):
+    detector = Detector(80, 24)
+    shell(detector)
+    run(detector, 1, b"login")
+    detector.output(1, prompt)
+    typed(detector, 2, b"hunter2")
+    detector.input(2, b"\r")
+    detector.output(2, b"\r\n")
+    assert ("hunter2" in str(detector.finish())) is kept
+
+
 @pytest.mark.parametrize(("prompt", "run_too"), [(b"> ", False), (b"dquote> ", False), (b"ftp> ", True)])
 def test_a_command_whose_rest_was_never_typed_was_not_run(prompt, run_too):
     detector = Detector(80, 24)
@@ -165,6 +179,18 @@ def test_a_prompt_that_is_shown_when_the_line_is_half_typed():
     detector.output(1.9, b"web ~> echo h")
     run(detector, 2, b"i")
     assert [c.content for c in detector.finish()] == ["clear", "echo hi"]
+
+
+def test_lines_typed_whole_before_the_first_prompt_is_shown():
+    detector = Detector(80, 24)
+    detector.output(0, BEGIN)
+    typed(detector, 0.7, b"echo hi", echo=False)
+    detector.input(0.9, b"\r")
+    typed(detector, 1, b"ls", echo=False)
+    detector.output(1.1, b"web ~> echo hi\r\n")
+    detector.input(1.2, b"\r")
+    detector.output(1.3, END + b"hi\r\n" + BEGIN + b"web ~> ls\r\n" + END)
+    assert [c.content for c in detector.finish()] == ["echo hi", "ls"]
 
 
 def test_a_prompt_on_the_right_that_changes_while_a_line_is_edited():
