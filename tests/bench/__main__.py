@@ -12,7 +12,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import commands, comparison, kills, logins, proof, refusals, search, tail
+from tests.bench import commands, comparison, detector, kills, logins, proof, refusals, search, tail
 
 
 class Benchmarks(Protocol):
@@ -23,7 +23,7 @@ class Benchmarks(Protocol):
     def measure(self, names: Sequence[str]) -> Table: ...
 
 
-TABLES: Sequence[Benchmarks] = (comparison, logins, refusals, search, tail, commands, proof, kills)
+TABLES: Sequence[Benchmarks] = (comparison, logins, refusals, search, tail, commands, detector, proof, kills)
 
 
 def main() -> None:

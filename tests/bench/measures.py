@@ -72,6 +72,16 @@ def download(side: Side) -> float:
     return MEGABYTES / (time.perf_counter() - began)
 
 
+def download_on_terminal(side: Side) -> float:
+    """The same on a terminal, where the client's own input stays open."""
+    began = time.perf_counter()
+    with subprocess.Popen(
+        side.command("cat /tmp/bench", terminal=True), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as client:
+        assert client.wait() == 0
+    return MEGABYTES / (time.perf_counter() - began)
+
+
 def upload(source: Path, side: Side) -> float:
     """MB/s of 256 MB into `cat > /dev/null`."""
     with source.open("rb") as data:
