@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from docker import DockerClient
@@ -33,13 +34,14 @@ def busybox_tar(applets: tuple[str, ...] = (), *, bash: bool = False) -> bytes:
     `bash` adds this machine's bash. Raises FileNotFoundError where this machine lacks either.
     """
     busybox = _program("busybox")
+    programs = [busybox, _program("bash")] if bash else [busybox]
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for folder in ("bin", "dev", "etc", "proc", "root", "sys", "tmp", "home"):
             info = tarfile.TarInfo(folder)
             info.type, info.mode = tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755
             tar.addfile(info)
-        _add_program(tar, busybox)
+        _add_programs(tar, programs)
         for name in applets or _all_applets(busybox):
             link = tarfile.TarInfo(f"bin/{name}")
             link.type, link.linkname, link.mode = tarfile.LNKTYPE, "bin/busybox", 0o755
@@ -47,7 +49,6 @@ def busybox_tar(applets: tuple[str, ...] = (), *, bash: bool = False) -> bytes:
         for path, text in ETC.items():
             _add_text(tar, path, text)
         if bash:
-            _add_program(tar, _program("bash"))
             _add_text(tar, "etc/bash.bashrc", BASHRC)  # where Debian's bash looks
             for entry in TERMINALS:
                 if found := next((folder / entry for folder in TERMINFO if (folder / entry).exists()), None):
@@ -67,12 +68,18 @@ def _all_applets(busybox: Path) -> tuple[str, ...]:
     return tuple(name for name in listed.stdout.split() if name != "busybox")
 
 
-def _add_program(tar: tarfile.TarFile, program: Path) -> None:
-    """`program` as /bin/NAME, with its shared libraries where its loader looks for them (none, where it is static)."""
-    tar.add(program.resolve(), f"bin/{program.name}", filter=_as_root)
-    # Lines like: libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f..), and one for the loader, with its path only.
-    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
-    for library in {word for word in listed.split() if word.startswith("/")}:
+def _add_programs(tar: tarfile.TarFile, programs: Sequence[Path]) -> None:
+    """Each as /bin/NAME, and the shared libraries of all where their loader looks for them (none, if static).
+
+    Docker refuses an archive that has a path twice, and Debian's busybox is not always the static one.
+    """
+    libraries: set[str] = set()
+    for program in programs:
+        tar.add(program.resolve(), f"bin/{program.name}", filter=_as_root)
+        # Lines like: libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f..), and one for the loader, with its path only.
+        listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
+        libraries |= {word for word in listed.split() if word.startswith("/") and not word.endswith(":")}
+    for library in sorted(libraries):
         tar.add(Path(library).resolve(), library.lstrip("/"), filter=_as_root)
 
 
