@@ -159,7 +159,7 @@ def test_the_rows_of_a_command_in_a_shell_that_asks_where_the_cursor_is_are_comm
 def test_keys_that_a_pager_took_are_no_part_of_the_next_line():
     detector = Detector(80, 24)
     detector.output(0, b"$ ")
-    for at, line, after in [(1, b"more a", b"--More--(5%)"), (3, b"ls", b"a\r\n$ ")]:
+    for at, line, after in [(1, b"more a", b"--More--(5%)"), (2.2, b"ls", b"a\r\n$ ")]:
         typed(detector, at, line)
         detector.input(at, b"\r")
         detector.output(at, b"\r\n" + after)
