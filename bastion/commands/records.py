@@ -167,10 +167,8 @@ class Records:
         """What was typed ahead was meant for a question without echo: `shown`, or what in it follows on the echo."""
         asked = asks_for_secret(shown)
         for record in self._held:
-            typed = record.tentative and not record.prompt.strip()
-            if typed and (
-                asked or (shown.startswith(record.content) and asks_for_secret(shown[len(record.content) :]))
-            ):
+            follows = shown.startswith(record.content) and asks_for_secret(shown[len(record.content) :])
+            if record.tentative and (follows or (asked and not record.prompt.strip())):
                 record.content, record.confidence, record.tentative = UNECHOED, Confidence.UNECHOED, False
 
     def abandon(self, prompt: str, row: int) -> None:
