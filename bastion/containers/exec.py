@@ -52,6 +52,18 @@ class ExecSpec:
     session_id: str
 
 
+class Unanswered(Unavailable):
+    """The engine has not said whether the program was started. It may still do it: `is_over` says when it has run."""
+
+    def __init__(self, outage: Unavailable, engine: Engine, exec_id: str) -> None:
+        super().__init__(outage.reason, outage.user_text, outage.log_text)
+        self._engine, self._exec_id = engine, exec_id
+
+    async def is_over(self) -> bool:
+        state = await self._engine.call(lambda client: client.exec_inspect(self._exec_id))
+        return not state["Running"] and state["ExitCode"] is not None
+
+
 class Exec:
     """A started program; read and written by one task each."""
 
@@ -297,13 +309,16 @@ async def start(engine: Engine, container: Container, spec: ExecSpec) -> Exec:
                 detach_keys=DETACH_KEYS,
             )
         )
-        attached = await attach(
-            engine,
-            created["Id"],
-            tty=spec.terminal is not None,
-            timeout=engine.section.timeout,
-            console_size=(rows, columns) if columns else None,
-        )
+        try:
+            attached = await attach(
+                engine,
+                created["Id"],
+                tty=spec.terminal is not None,
+                timeout=engine.section.timeout,
+                console_size=(rows, columns) if columns else None,
+            )
+        except Unavailable as outage:
+            raise Unanswered(outage, engine, created["Id"]) from outage
     except BaseException:
         engine.starts.release()
         raise

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 
 from bastion.audit.events import Event
 from bastion.audit.log import BoundLog
-from bastion.containers.exec import Exec, ExecSpec, start
+from bastion.containers.exec import Exec, ExecSpec, Unanswered, start
 from bastion.containers.shell import command_argv, shell_argv
 from bastion.errors import Reason, Refusal, Unavailable, printable
 from bastion.model import Container, ContainerState, Decision, Identity, Stream, Terminal
@@ -304,8 +304,8 @@ class Session:
         engine, reaper = self._rooms.engines[self._container.engine], self._rooms.reaper
         failure = self._starting.exception()
         if failure is not None:
-            if isinstance(failure, Unavailable):  # it may have been started all the same
-                reaper.reap(engine, self._container, self.id)
+            if isinstance(failure, Unanswered):  # it may have been started all the same, or may be yet
+                reaper.reap(engine, self._container, self.id, failure.is_over)
             return None
         program = self._starting.result()
         try:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import asyncssh
@@ -14,6 +15,7 @@ from tests.e2e.conftest import Start
 from tests.e2e.terminal import on_terminal
 from tests.servers.bastion import Bastion, serving
 from tests.servers.engine import DEBIAN, Engine
+from tests.servers.holding import holding
 from tests.servers.process import wait_until
 
 BUSY = "alice+web.busy.1"
@@ -250,4 +252,33 @@ def test_an_engine_that_is_stuck_when_the_client_vanishes(bastion: Bastion, engi
         os.kill(engine.process.pid, signal.SIGCONT)
     bastion.wait_for_event("session.end", address="stuck.main.1")
     wait_until(lambda: len(engine.processes(container)) == 1, "all is gone", 30)
+    container.remove(force=True)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["then goes on", "goes on when it was given up"])
+def test_an_engine_that_is_stuck_between_the_making_of_a_program_and_its_start(
+    servers_folder: Path, folder: Path, engine: Engine, start: Start, *, late: bool
+) -> None:
+    container = engine.app("held", "main", 1)
+    with (
+        tempfile.TemporaryDirectory(dir=servers_folder) as short,  # a unix socket's path has at most 107 bytes
+        holding(Path(short), engine) as held,
+        serving(folder, engine.url, engines=[{"name": "test", "url": held.url, "timeout": 2}]) as bastion,
+    ):
+        assert bastion.ssh("alice+held.main.1", "echo here").stdout == b"here\n"
+        bastion.wait_for_event("session.end", address="held.main.1")  # what it left behind has been counted
+        held.armed.set()
+        client = start(command(bastion, "alice+held.main.1", "trap '' HUP INT TERM; while :; do sleep 7785; done"))
+        wait_until(held.reached.is_set, "the engine is asked for the start")
+        session = bastion.events("session.start")[-1]["session_id"]
+        client.kill()
+        client.wait()
+        if late:
+            bastion.wait_for_event("session.end", session_id=session)
+        else:
+            bastion.wait_for_event("connection.close", connection_id=bastion.events("user.login")[-1]["connection_id"])
+        held.release.set()
+        wait_until(lambda: engine.client.api.exec_inspect(held.exec_id)["Pid"], "the program has been started")
+        bastion.wait_for_event("session.end", session_id=session)
+        wait_until(lambda: len(engine.processes(container)) == 1, "all is gone", 30)
     container.remove(force=True)
