@@ -16,6 +16,7 @@ from bastion.recording.asciicast import WITHHELD, Code, split_text
 from bastion.recording.redaction import Redactor
 
 PROMPT = "ready$ "
+LEFT = "\x1b[?2004l\r"  # the last that bash says before a program runs: with half of it unread, keys come too early
 
 
 class Typist:
@@ -161,7 +162,7 @@ def test_lines_typed_ahead_are_told_or_masked_but_a_password_never(bash: Typist)
 
 
 def test_cat_on_a_cooked_terminal(bash: Typist) -> None:
-    bash.type("cat\r", until="\n")
+    bash.type("cat\r", until=LEFT)
     bash.wait_until_it_reads(echo=True)
     bash.type("words\r", until="words\r\nwords\r\n")
     bash.type("\x04", until=PROMPT)
