@@ -1,4 +1,4 @@
-"""What the proof costs: the bastion beside itself with nothing hashed, signed or brought to the disk, in turns."""
+"""What the proof costs: the bastion beside itself with nothing chained, signed or brought to the disk, in turns."""
 
 import asyncio
 import multiprocessing
@@ -21,10 +21,12 @@ from tests.bench import measures, without_proof
 from tests.bench.comparison import LINES, ROUNDS
 from tests.bench.measures import MEGABYTES, Samples, interleaved
 from tests.bench.sides import BastionSide, DockerExec
+from tests.bench.without_proof import NO_STREAM_HASHES
 from tests.servers.bastion import serving
 from tests.servers.engine import DEBIAN, docker_engine
 
 WITHOUT, WITH = "without", "with proof"
+NO_HASHES = "no hashes"  # of the streams either, which session.end has
 KEPT = 0.9  # of the speed
 EVENTS = 200  # a round, one after the other; and so many together
 TOGETHER = 20
@@ -34,7 +36,7 @@ Report = Callable[[str, Samples, Callable[[list[float]], float], bool | None], N
 
 def measure(names: Sequence[str]) -> Table:
     table = Table(
-        title=f"the proof's cost: nothing hashed, signed or brought to the disk, and all; {ROUNDS} rounds in turns"
+        title=f"the proof's cost: nothing chained, signed or brought to the disk, and all; {ROUNDS} rounds in turns"
     )
     for column in ("", WITHOUT, WITH, "of the speed", "target", ""):
         table.add_column(column, justify="right" if column else "left")
@@ -65,12 +67,13 @@ def p99(samples: list[float]) -> float:
 def sessions(names: Sequence[str], row: Report) -> None:
     with tempfile.TemporaryDirectory(prefix="bp-") as folder, docker_engine(Path(folder)) as engine:
         container = engine.app("bench", "main", 1, image=DEBIAN)
-        homes = {name: Path(folder, name.partition(" ")[0]) for name in (WITHOUT, WITH)}
+        homes = {name: Path(folder, name.partition(" ")[0]) for name in (WITHOUT, WITH, NO_HASHES)}
         for home in homes.values():
             home.mkdir()
         with (
             serving(homes[WITH], engine.url) as bastion,
             serving(homes[WITHOUT], engine.url, program=WITHOUT_PROOF) as other,
+            serving(homes[NO_HASHES], engine.url, program=[*WITHOUT_PROOF, NO_STREAM_HASHES]) as third,
         ):
             sides = BastionSide(other, WITHOUT), BastionSide(bastion, WITH)
             if "proof-key" in names:
@@ -85,8 +88,9 @@ def sessions(names: Sequence[str], row: Report) -> None:
                 docker = DockerExec(engine, str(container.name))
                 made = docker.command(f"{LINES} | head -c {MEGABYTES}M > /tmp/bench", terminal=False)
                 subprocess.run(made, check=True)
-                out = interleaved(sides, ROUNDS, measures.download)
+                out = interleaved((*sides, BastionSide(third, NO_HASHES)), ROUNDS, measures.download)
                 row(f"{MEGABYTES} MB out, MB/s", out, statistics.median, True)
+                row("without its SHA-256 either", {**out, WITHOUT: out[NO_HASHES]}, statistics.median, True)
 
 
 def emits(together: int) -> Samples:
