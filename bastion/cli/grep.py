@@ -3,19 +3,22 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bastion.audit.events import Event
+from bastion.audit.search import Filters
+from bastion.cli.listing import App, Since, Until, User
 from bastion.cli.options import CONFIG_FILE, ConfigFile
 from bastion.cli.play import ends_like_a_program
 from bastion.cli.recordings import Identity, Look, make_terminal, may_see
-from bastion.cli.viewer import viewer
+from bastion.cli.viewer import searching
+from bastion.cli.when import when
 from bastion.config import Config, load_config
-from bastion.control.client import tell
 from bastion.errors import BastionError, printable
+from bastion.recording.asciicast import Header
 from bastion.recording.position import format_position
 from bastion.recording.rendering import rendered
 from bastion.recording.sealing import read_identities
@@ -25,7 +28,10 @@ from bastion.recording.store import RecordingStore
 def grep(
     pattern: Annotated[str, typer.Argument(help="A regular expression of Python's.")],
     ignore_case: Annotated[bool, typer.Option("--ignore-case", help="Capitals or not.")] = False,
-    user: Annotated[str | None, typer.Option(metavar="NAME", help="Only this user's sessions.")] = None,
+    user: User = None,
+    app: App = None,
+    since: Since = None,
+    until: Until = None,
     identity: Identity = None,
     config: ConfigFile = CONFIG_FILE,
 ) -> None:
@@ -38,13 +44,14 @@ def grep(
         searched = re.compile(pattern, re.IGNORECASE if ignore_case else 0)
     except re.error as error:
         raise typer.BadParameter(f"no regular expression: {error}", param_hint="PATTERN") from None
+    wanted = Filters(user=user, app=app, since=when(since), until=when(until))
     loaded = load_config(config)
     identities = read_identities(identity) if identity else []
     status = 1
     with ends_like_a_program():
-        for path in asyncio.run(_allowed(loaded, {"pattern": pattern, "user": user})):
+        for path in asyncio.run(_allowed(loaded, pattern, wanted)):
             try:
-                if _search(Look(loaded, path, identities), searched, user) and status != 2:
+                if _search(Look(loaded, path, identities), searched, wanted) and status != 2:
                     status = 0
             except BastionError as error:
                 typer.echo(printable(f"{path.stem}: {error}"), err=True)
@@ -52,8 +59,8 @@ def grep(
     raise typer.Exit(status)
 
 
-def _search(looked: Look, searched: re.Pattern[str], user: str | None) -> bool:
-    if user is not None and looked.header.user != user:
+def _search(looked: Look, searched: re.Pattern[str], wanted: Filters) -> bool:
+    if not _is_wanted(looked.header, wanted):
         return False
     found = False
     with looked.reading():
@@ -64,10 +71,20 @@ def _search(looked: Look, searched: re.Pattern[str], user: str | None) -> bool:
     return found
 
 
-async def _allowed(config: Config, filters: dict[str, object]) -> Sequence[Path]:
+def _is_wanted(header: Header, wanted: Filters) -> bool:
+    """By the recording itself, whose session need not be in the database any more."""
+    began = datetime.fromtimestamp(header.timestamp, UTC)
+    app = header.address.rpartition("/")[2].rsplit(".", 2)[0]
+    return (
+        wanted.user in (None, header.user)
+        and wanted.app in (None, app)
+        and (wanted.since is None or began >= wanted.since)
+        and (wanted.until is None or began < wanted.until)
+    )
+
+
+async def _allowed(config: Config, pattern: str, wanted: Filters) -> Sequence[Path]:
     """The recordings that this person may see, once the audit log knows that they search them."""
-    who = await viewer(config)
-    given = {name: value for name, value in filters.items() if value is not None}
-    await tell(config, Event.AUDIT_SEARCHED, user=who.name, what="recordings", filters=given)
+    who = await searching(config, "recordings", wanted, pattern=pattern)
     paths = RecordingStore(config.recording).all()
     return [path for path in paths if await may_see(config, who, path)]

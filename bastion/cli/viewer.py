@@ -63,17 +63,23 @@ async def auditor(config: Config) -> Viewer:
     return who
 
 
-@contextlib.asynccontextmanager
-async def look(
-    config: Config, what: str, wanted: Filters, **more: object
-) -> AsyncIterator[tuple[AsyncEngine, Filters]]:
-    """The database, and `wanted` cut to what this person may see, once the audit log knows that they look.
+async def searching(config: Config, what: str, wanted: Filters, **more: object) -> Viewer:
+    """The person at the command line, once the audit log knows what they search. BastionError.
 
-    `what` is sessions, commands or events; `more` is what they are looked for by, beside `wanted`. BastionError.
+    `what` is sessions, commands, events or recordings; `more` is what they are looked for by, beside `wanted`.
     """
     who = await viewer(config)
     given = {name: value for name, value in (asdict(wanted) | more).items() if value is not None}
     await tell(config, Event.AUDIT_SEARCHED, user=who.name, what=what, filters=given)
+    return who
+
+
+@contextlib.asynccontextmanager
+async def look(
+    config: Config, what: str, wanted: Filters, **more: object
+) -> AsyncIterator[tuple[AsyncEngine, Filters]]:
+    """The database, and `wanted` cut to what this person may see; the arguments and BastionError as in searching()."""
+    who = await searching(config, what, wanted, **more)
     async with database(config) as engine:
         yield engine, replace(wanted, apps=who.apps)
 

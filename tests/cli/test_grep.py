@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,16 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
     path.write_text("auth: {local: {}}\n")
     asyncio.run(upgrade(load_config(path).database))
-    for session_id, day, user in (("s1", "02", "alice"), ("s2", "03", "bob")):
+    for session_id, day, user, address in (
+        ("s1", "02", "alice", "web.worker.1"),
+        ("s2", "03", "bob", "far/shop.eu.db.2"),
+    ):
         folder = tmp_path / "recordings/2024/01" / day
         folder.mkdir(parents=True)
         shown = f"$ cat \x1b[1mpass\x1b[0mword-of-{user}\u202e\r\n"
         output = [encode_text(90.251, "o", shown), encode_text(95, "z", "0")]
-        header = encode_header(Header(session_id, user, "web.worker.1", 0, terminal=True))
+        began = int(datetime(2024, 1, int(day), tzinfo=UTC).timestamp())
+        header = encode_header(Header(session_id, user, address, began, terminal=True))
         (folder / f"{session_id}.cast").write_bytes(header + b"".join(output))
     compress(tmp_path / "recordings/2024/01/02/s1.cast")
     return path
@@ -42,6 +47,24 @@ def test_finds_what_was_on_the_screen_and_the_log_knows(bastion: Run, config: Pa
     assert [(event["what"], event["filters"]) for event in events if event["event"] == "audit.searched"] == [
         ("recordings", {"pattern": "PASSWORD-of"})
     ]
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (["--user", "alice"], ["s1"]),
+        (["--app", "shop.eu"], ["s2"]),
+        (["--app", "shop"], []),
+        (["--since", "2024-01-03T00:00Z"], ["s2"]),
+        (["--until", "2024-01-03T00:00Z"], ["s1"]),
+        (["--since", "2024-01-02T00:00Z", "--until", "2024-01-04T00:00Z", "--user", "bob"], ["s2"]),
+        (["--since", "2024-01-04T00:00Z"], []),
+    ],
+)
+def test_of_the_sessions_that_are_wanted(bastion: Run, config: Path, filters: list[str], found: list[str]) -> None:
+    done = bastion("sessions", "grep", "word", *filters, "-c", config)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == found
+    assert done.returncode == (0 if found else 1)
 
 
 def test_of_one_user_and_of_none(bastion: Run, config: Path) -> None:
