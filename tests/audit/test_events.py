@@ -39,6 +39,7 @@ CATALOGUE = {
     "config.reloaded": "",
     "audit.failed": "reason sink",
     "audit.recovered": "dropped sink",
+    "audit.caught_up": "late removed sink",
     "audit.reopened": "",
     "audit.head": "key",
     "audit.verified": "begins entries findings",

@@ -290,7 +290,7 @@ def certificates(folder: Path) -> None:
         (folder / f"{who}-key.pem").write_bytes(pem)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def by_tls(servers_folder: Path) -> Iterator[tuple[config.Engine, str]]:
     """How to reach a dockerd with --tlsverify, and a container in it."""
     folder = servers_folder / "tls"

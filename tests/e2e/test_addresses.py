@@ -86,6 +86,7 @@ def test_the_bastions_own_container_is_in_no_list(bastion: Bastion, engine: Engi
 
 
 def test_nobody_edits_the_trail_through_a_mount(bastion: Bastion, engine: Engine) -> None:
+    (bastion.folder / "recordings").mkdir(0o700, exist_ok=True)  # the engine would make it, for everybody
     for proc, source in (("trail", bastion.folder / "recordings"), ("socket", engine.folder / "docker.sock")):
         mounting = engine.app("core", proc, 1, volumes=[f"{source}:/mnt"])  # and at once, before any listing knows
         wait_until(lambda: denied(bastion, f"alice+core.{proc}.1")[1] == "protected_container", "heard of it")  # noqa: B023

@@ -19,7 +19,7 @@ def keygen(*words: object) -> None:
     subprocess.run(["ssh-keygen", "-q", *map(str, words)], check=True, capture_output=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def certified(servers_folder: Path, bastion: Bastion, engine: Engine) -> Iterator[Bastion]:
     """alice has a key that nobody knows; `ca` is another's CA, `revoked` what is revoked."""
     folder = servers_folder / "certificates"

@@ -16,13 +16,13 @@ from tests.servers.process import wait_until
 ALICE = "token:alices-token"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server() -> Iterator[HttpServer]:
     with lain() as started:
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lain_bastion(servers_folder: Path, bastion: Bastion, engine: Engine, server: HttpServer) -> Iterator[Bastion]:
     folder = servers_folder / "lain"
     folder.mkdir()

@@ -62,7 +62,7 @@ def test_the_bastion_rotates_by_itself(folder: Path, engine: Engine) -> None:
         assert set(ids(moved)).isdisjoint(ids(folder / "audit.jsonl"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rsyslog(servers_folder: Path) -> Iterator[tuple[Path, int]]:
     """Its folder, with `received` in it and the socket `log`, and its port for UDP and TCP."""
     folder, port = servers_folder / "rsyslog", free_port()

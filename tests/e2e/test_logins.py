@@ -255,7 +255,7 @@ def test_connections_that_say_nothing(folder: Path, engine: Engine) -> None:
 # A real LDAP directory.
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def directory(servers_folder: Path) -> Iterator[Slapd]:
     """carol owns the app shop, dave nothing."""
     folder = servers_folder / "logins-slapd"
@@ -266,7 +266,7 @@ def directory(servers_folder: Path) -> Iterator[Slapd]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def corporate(servers_folder: Path, bastion: Bastion, engine: Engine, directory: Slapd) -> Iterator[Bastion]:
     """A bastion whose users are in the directory, beside alice who is local."""
     folder = servers_folder / "logins"

@@ -15,7 +15,7 @@ from tests.servers.process import wait_until
 BUSY, WORKER = "alice+pod.busy.1", "alice+pod.worker.1"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def on_podman(podman: Engine) -> Iterator[Bastion]:
     podman.app("pod", "busy", 1)
     podman.app("pod", "worker", 1, image=BASH)

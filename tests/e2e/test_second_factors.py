@@ -69,7 +69,7 @@ def enrolled(folder: Path, engine: Engine, ask: str = "enrolled", **changes: Any
         yield bastion, device
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def both(servers_folder: Path, bastion: Bastion, engine: Engine) -> Iterator[tuple[Bastion, Device]]:
     folder = servers_folder / "second-factors"
     folder.mkdir()

@@ -25,7 +25,7 @@ from tests.servers.process import wait_until
 WEB = "alice+web.busy.1"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sso(servers_folder: Path, bastion: Bastion, engine: Engine, provider: Provider) -> Iterator[Bastion]:
     """Signs in by tokens, and by the users file; app-web is a group in alice's token."""
     folder = servers_folder / "sso"
@@ -132,7 +132,7 @@ def test_an_outage_is_not_a_wrong_token(folder: Path, engine: Engine, provider: 
 # ---- with a browser ----
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser_sso(servers_folder: Path, sso: Bastion, engine: Engine, provider: Provider) -> Iterator[Bastion]:
     """Nothing but the device flow."""
     folder = servers_folder / "browser-sso"

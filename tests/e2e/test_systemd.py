@@ -104,7 +104,7 @@ class Machine:
         return self.run("systemctl", "show", "--property=MainPID", "--value", "bastion").strip()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def machine(engine: Engine) -> Iterator[Machine]:
     """Installed, with the user alice, and running."""
     load_packages(engine)
@@ -143,7 +143,7 @@ def machine(engine: Engine) -> Iterator[Machine]:
         container.remove(force=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def web(engine: Engine) -> Container:
     return engine.app("boot", "web", 1)
 

@@ -6,8 +6,7 @@ from bastion.recording.asciicast import Code, text_of
 from bastion.recording.redaction import Redactor
 from tests.commands.scoring import SESSIONS, delayed, load, split
 
-# A password that is typed before the program turns the echo off is shown by the terminal, and stands in the output too.
-RECORDED = [load(path) for path in sorted(SESSIONS.glob("*.jsonl.gz")) if not path.name.startswith("earlypw")]
+RECORDED = [load(path) for path in sorted(SESSIONS.glob("*.jsonl.gz"))]
 
 
 def keys_in_clear(events):
@@ -29,7 +28,10 @@ def test_no_secret_is_in_clear_and_most_keys_are(path, least):
     secrets = typed = shown = 0
     for header, events in RECORDED:
         clear = keys_in_clear(path(events))
+        output = text_of(b"".join(data for _, kind, data in events if kind == "o"))
         for secret in header["secrets"]:
+            if secret in output:  # typed before the echo was off, or at a question that shows it: it is on the screen
+                continue
             secrets += 1
             assert secret not in clear, header["id"]
         typed += sum(len(data) for _, kind, data in events if kind == "i")
