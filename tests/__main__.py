@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.servers.engine import debian_tar
 from tests.servers.newer_engine import docker_26_tar
 
-WORKERS = 3  # more than processors: half of the time a test waits
+WORKERS = 2
 FEW = 10  # more that fail are no accident
 TESTS_FAILED, NO_TESTS = 1, 5  # pytest's exit statuses
 
@@ -50,7 +50,7 @@ def main(*where: str) -> int:
     docker_26_tar()
     try:
         outcomes = run(
-            "three at a time", "-n", str(WORKERS), "--dist=worksteal", "-m", "not alone", "--cache-clear", *where
+            "two at a time", "-n", str(WORKERS), "--dist=worksteal", "-m", "not alone", "--cache-clear", *where
         )
         outcomes |= run("one at a time", "-m", "alone", *where)
         failed = {name for name, passed in outcomes.items() if not passed}
