@@ -102,7 +102,7 @@ class Connection(SignIn):
             self.disconnect("sign-in is unavailable, try again")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._resume_writing()
+        self.writable = True
         self._gone.set_result(None)
         self._end_conversation()
         self._listener.forget(self)
