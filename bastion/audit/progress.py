@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
 SIZE = 64  # bytes, so that one write replaces the other
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+SAME_BOOT = 1.0  # seconds; the clock can be set meanwhile, then nothing is known until the next entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Mark:
         """0 where it is not known: after a loss of power, which the spool and SQLite's last rows do not outlive."""
         try:
             number, boot = self._path.read_text().split()
-            return int(number) if boot == _boot() else 0
+            return int(number) if abs(float(boot) - _booted_at()) < SAME_BOOT else 0
         except (FileNotFoundError, ValueError):
             return 0
 
@@ -61,7 +62,7 @@ class Mark:
         """Behind the write to the spool: a crash in between leaves it too low, so that nothing is missed wrongly."""
         assert self._file is not None
         with contextlib.suppress(OSError):
-            os.pwrite(self._file, f"{number} {_boot()}".ljust(SIZE - 1).encode() + b"\n", 0)
+            os.pwrite(self._file, f"{number} {_booted_at():.3f}".ljust(SIZE - 1).encode() + b"\n", 0)
 
     def close(self) -> None:
         if self._file is not None:
@@ -69,5 +70,6 @@ class Mark:
             self._file = None
 
 
-def _boot() -> str:
-    return _BOOT.read_text().strip()
+def _booted_at() -> float:
+    """Unix time of the kernel's start. Not its boot_id, which a unit with ProcSubset=pid does not see."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

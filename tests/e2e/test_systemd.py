@@ -167,6 +167,7 @@ def test_ssh_leads_through_it_and_all_is_kept(machine: Machine, web: Container) 
         "runuser", "-u", "bastion", "--", "/opt/bastion/bin/bastion", "play", str(session), "--speed", "9"
     )
     assert "41 101" in played
+    assert int(machine.run("cat", "/var/lib/bastion/state/spooled").split()[0]) > 0, "it is known what was spooled"
     assert "Traceback" not in machine.run("journalctl", "--unit=bastion", "--output=cat")
 
 
