@@ -121,9 +121,9 @@ class TypedLine:
 
     def insert(self, text: bytes) -> None:
         self.before += text
-        if len(self.before) > MAX_LINE:
+        if len(self.before) + len(self.after) > MAX_LINE:
             self.lose()
-            del self.before[MAX_LINE:]
+            del self.before[MAX_LINE - len(self.after) :]
 
     def _edit(self, what: str) -> None:
         match what:
@@ -146,7 +146,7 @@ class TypedLine:
 
     def divide(self) -> None:
         """What was typed until now may be no part of it."""
-        self.earlier = (self.earlier or "") + self.text
+        self.earlier = ((self.earlier or "") + self.text)[-MAX_LINE:]
         self.before.clear()
         self.after.clear()
 

@@ -73,3 +73,19 @@ def test_what_a_program_may_have_taken_is_kept_apart():
     line.divide()
     line.key(b"ls")
     assert (line.earlier, line.known_text) == ("q", "ls")
+
+
+def test_no_line_is_longer_than_can_be_remembered() -> None:
+    """Not what is left of the cursor, nor what is right of it, nor what a program may have taken."""
+    line = TypedLine()
+    for _ in range(3):
+        for _ in range(MAX_LINE // 2):
+            line.key(b"x")
+        line.key(b"\x01")  # to its beginning
+    assert len(line.typed) == MAX_LINE
+    assert line.edited_text is None, "it is not known as a whole"
+    for _ in range(3):
+        line.divide()
+        for _ in range(MAX_LINE // 2):
+            line.key(b"x")
+    assert len(line.earlier or "") == MAX_LINE
