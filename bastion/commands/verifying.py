@@ -4,7 +4,7 @@ import re
 import unicodedata
 
 MAX_ROWS = 8  # rows into which a background job may have printed
-MAX_INTERSPERSED = 1024  # characters of a line that is looked for in them
+MAX_INTERSPERSED = 256  # characters of a line that is looked for in them: it takes their square of steps
 
 _SPACE = re.compile(r"\s+")
 _SPELT_OUT = re.compile(r"<([0-9a-f]{4,5})>")  # zsh shows a combining character as <0301>
@@ -69,9 +69,7 @@ def _interspersed(screen: str, keys: str) -> bool:
     if not 3 <= len(keys) < len(screen):
         return False
     rows = screen.split("\n")
-    if (
-        1 < len(rows) <= MAX_ROWS and len(keys) <= MAX_INTERSPERSED
-    ):  # it ended its lines, and typing went on in the next row
+    if 1 < len(rows) <= MAX_ROWS and len(keys) <= MAX_INTERSPERSED:  # it ended its lines, typing went on in the next
         return _begin_with([_without_space(row) for row in rows], _without_space(keys))
     before = _common(screen, keys)
     return before > 0 and before + _common(screen[::-1], keys[::-1]) >= len(keys)

@@ -274,9 +274,7 @@ class Exec:
         try:
             state = await self._inspect(STALL_ANSWER)
         except Unavailable:
-            await self.engine.call(
-                lambda client: client.ping(), timeout=STALL_ANSWER
-            )  # it is not the engine that is away
+            await self.engine.call(docker.APIClient.ping, timeout=STALL_ANSWER)  # it is not the engine that is away
             return False
         if not state["Running"]:
             return False
