@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bastion.audit.database import create_engine
-from bastion.audit.events import Event
+from bastion.audit.events import Event, json_value
 from bastion.audit.log import AuditLog
 from bastion.config import Config
 from bastion.control.lock import as_owner_of, lock, make_folder
@@ -24,7 +24,8 @@ async def tell(config: Config, event: Event, **fields: object) -> None:
     BastionError where that fails: what is not in the log must not be shown.
     """
     make_folder(config.state_folder)
-    request: dict[str, object] = {"do": "tell", "event": event.value, "fields": fields}
+    written = {name: json_value(value) for name, value in fields.items()}  # a time, say, as the log has it
+    request: dict[str, object] = {"do": "tell", "event": event.value, "fields": written}
     deadline = time.monotonic() + WAIT
     while True:
         answer = await _ask(config.state_folder, request, deadline)

@@ -64,6 +64,24 @@ def test_a_search_is_in_the_log_of_the_bastion_that_runs(bastion: Bastion) -> No
     assert refused.stderr == "daemon is no auditor (audit.auditors)\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sessions", "list"),
+        ("sessions", "grep", "there-is-no-such-word"),
+        ("commands", "search"),
+        ("audit", "tail"),
+    ],
+    ids=" ".join,
+)
+def test_a_search_by_time_is_in_it_too(bastion: Bastion, words: tuple[str, ...]) -> None:
+    before = len(bastion.events("audit.searched"))
+    done = command_line(bastion, *words, "--since", "2026-11-21T22:50Z")
+    assert (done.returncode, done.stderr) == (1 if "grep" in words else 0, "")
+    (searched,) = bastion.events("audit.searched")[before:]
+    assert searched["filters"]["since"].startswith("2026-11-21")
+
+
 def test_a_bastion_does_not_start_twice(bastion: Bastion) -> None:
     second = subprocess.run(bastion.command, capture_output=True, text=True, check=False, timeout=60)
     assert second.returncode == 1
