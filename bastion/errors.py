@@ -32,9 +32,9 @@ class Reason(StrEnum):
     WRONG_AUDIENCE = "wrong_audience"
     UNKNOWN_KEY = "unknown_key"
     BAD_SIGNATURE = "bad_signature"
-    TOKEN_EXPIRED = "token_expired"  # noqa: S105
-    TOKEN_REFUSED = "token_refused"  # noqa: S105
-    TOKEN_NOT_YET_VALID = "token_not_yet_valid"  # noqa: S105
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 - a code, not a secret
+    TOKEN_REFUSED = "token_refused"  # noqa: S105 - a code, not a secret
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid"  # noqa: S105 - a code, not a secret
     DEVICE_DENIED = "device_denied"
     DEVICE_CODE_EXPIRED = "device_code_expired"
     WRONG_CODE = "wrong_code"

@@ -152,10 +152,9 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _upgrade(url: URL, option: str) -> None:
-    # slow to load, and needed only here
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config as AlembicConfig  # noqa: PLC0415
-    from alembic.util import CommandError  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415 - alembic is slow to load, and needed only here
+    from alembic.config import Config as AlembicConfig  # noqa: PLC0415 - the same
+    from alembic.util import CommandError  # noqa: PLC0415 - the same
 
     engine = None
     try:

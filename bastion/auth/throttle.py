@@ -103,7 +103,8 @@ class Throttle:
         network for `max` seconds; connections that did not try, such as a load balancer's checks, the same each time.
         """
         network, now = self.network(source_ip), self._clock() - ago
-        if any(network.version == exempt.version and network.subnet_of(exempt) for exempt in self._config.exempt):  # type: ignore[arg-type]
+        of_kind = [exempt for exempt in self._config.exempt if exempt.version == network.version]
+        if any(network.subnet_of(exempt) for exempt in of_kind):  # type: ignore[arg-type] # they are of one version
             return 0.0
         penalty = self._penalties.get(network)
         if penalty is None or penalty.until + self._config.max < now:

@@ -59,7 +59,7 @@ class Unsealer:
     def __init__(self, header: object, identities: Sequence[str]) -> None:
         try:
             recipients = [str(text) for text in header["recipients"]]  # type: ignore[index] # what it holds is tried
-            wrapped = pybase64.b64decode(header["key"], validate=True)  # type: ignore[index]
+            wrapped = pybase64.b64decode(header["key"], validate=True)  # type: ignore[index] # what is no mapping is caught
         except (ValueError, KeyError, TypeError) as error:
             raise SealingError("the recording is encrypted, and its header does not say how") from error
         if not identities:
